@@ -1,0 +1,71 @@
+"""The command line. One file per command, imported when the command is used, so `genrec --help` is instant.
+
+The only place where names typed by a person become objects, and where errors become messages and exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from genrec import __version__
+from genrec.errors import GenrecError
+
+COMMANDS = {
+    "demo": "Real data, a real language model, end to end, in a folder you can go on with.",
+    "init": "Make a workspace: genrec.toml and a store.",
+    "doctor": "Say what is missing here and how to get it.",
+    "config": "Show every setting and where it comes from.",
+    "import": "Bring data in through a source.",
+    "describe": "Say what the store holds, and what is odd about it.",
+    "recommend": "Recommend items to people, now or at any moment.",
+    "models": "List language models and fetch them.",
+    "prompts": "List, show, render and copy prompt templates.",
+    "plugins": "List what is installed, and what is broken.",
+    "bench": "Measure this machine: decoding speed and exactness.",
+    "completion": "Print the line that makes a shell complete genrec commands.",
+}
+"""Command → its one-line help, in the order of the story; the module is ``genrec.cli.<command>`` (``import_``)."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name + "_" if cmd_name == "import" else cmd_name
+        command: click.Command = importlib.import_module(f"genrec.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn an error that genrec raised on purpose into advice and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except GenrecError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="genrec")
+def main() -> None:
+    """A recommender that is a language model.
+
+    Start with `genrec demo`, or `genrec init` in a folder of your own.
+    """

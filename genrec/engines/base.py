@@ -1,0 +1,84 @@
+"""What the search asks of a language model: log-probabilities over token trees.
+
+The protocol is in token ids and knows nothing of catalogues. A `TokenTree` hangs from the end of a prompt; the engine
+returns the raw log-probability of every node given the prompt and the path above it. How it gets there (tree
+attention, cached prefixes, chunks of one-token requests) is its own business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from genrec.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Continuations of a prompt that share their beginnings; a parent stands before its children."""
+
+    parent: np.ndarray
+    """Index of each node's parent, -1 below the end of the prompt. Shape ``(n,)``, int32."""
+    token: np.ndarray
+    """Each node's token id; siblings differ. Shape ``(n,)``, int32."""
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+
+T = TypeVar("T")
+Search = Generator[TokenTree, np.ndarray, T]
+"""Yields a token tree, is sent the log-probabilities of its nodes (nats, shape ``(n,)``, float64), returns a result."""
+
+
+@dataclass(kw_only=True)
+class Usage:
+    """What an engine has done since it started; a difference of two is what a call cost."""
+
+    n_prompt_tokens: int = 0
+    """Tokens of the prompts asked about."""
+    n_cached_tokens: int = 0
+    """Of all positions needed, those whose keys and values were found in the cache."""
+    n_computed_tokens: int = 0
+    """Positions run through the model, prompts and trees together."""
+    n_requests: int = 0
+    """Forward passes (transformers) or requests (vLLM)."""
+
+
+class Engine(ABC):
+    """A language model that scores token trees."""
+
+    name: ClassVar[str]
+    """What a user types after ``--engine``."""
+    model: str
+    """Which model answers, as the user named it."""
+    tokenizer: Tokenizer
+    max_tokens: int
+    """Longest prompt plus continuation that the model takes."""
+    usage: Usage = field(default_factory=Usage)
+
+    @abstractmethod
+    def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
+        """Drive searches to their end, as many at once as the engine likes.
+
+        Args:
+            searches: Pairs of prompt token ids and a search over what follows that prompt.
+
+        Returns:
+            The searches' results, in the order given.
+
+        Raises:
+            EngineError: If the model fails or a prompt is too long for it.
+        """
+
+    def prefill(self, prompts: Iterable[Sequence[int]]) -> None:
+        """Read prompts and nothing more: what a recommendation costs at the very least."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give memory and processes back; closing twice does no harm."""

@@ -1,0 +1,79 @@
+"""One tree of errors. Each says what happened and why, carries a hint with the next step, and has an exit code.
+
+- GenrecError                1
+    - ConfigError            3   genrec.toml, an option, a workspace
+    - DataError              4   what a source brought in
+    - StoreError             5   the database, the disk below it
+    - PluginError            6   a plugin is unknown, broken or registered twice
+    - PromptError            7   a template or what it was given
+    - ModelError             8   a model name, folder or download; a missing extra
+    - EngineError            9   the engine failed or cannot do what was asked
+    - EmptyCatalogError     10   no item is left to recommend
+
+Exit code 2 is click's own, for a command line that does not parse.
+"""
+
+from __future__ import annotations
+
+
+class GenrecError(Exception):
+    """Base of every error that genrec raises on purpose.
+
+    Args:
+        message: What happened and why, one or two sentences.
+        hint: What to do next, if there is one thing to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(GenrecError):
+    """The configuration, an option or the workspace is wrong."""
+
+    exit_code = 3
+
+
+class DataError(GenrecError):
+    """A source brought in something that cannot be stored as it is."""
+
+    exit_code = 4
+
+
+class StoreError(GenrecError):
+    """The database, or the disk below it, failed."""
+
+    exit_code = 5
+
+
+class PluginError(GenrecError):
+    """A plugin is unknown, broken or registered twice."""
+
+    exit_code = 6
+
+
+class PromptError(GenrecError):
+    """A prompt template is wrong, or was given something it cannot render."""
+
+    exit_code = 7
+
+
+class ModelError(GenrecError):
+    """A model cannot be found, fetched or loaded."""
+
+    exit_code = 8
+
+
+class EngineError(GenrecError):
+    """The engine failed or cannot do what was asked of it."""
+
+    exit_code = 9
+
+
+class EmptyCatalogError(GenrecError):
+    """No item is left to recommend: the catalogue is empty or every item is filtered out."""
+
+    exit_code = 10

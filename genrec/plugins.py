@@ -1,0 +1,153 @@
+"""Finding plugins and looking names up in them.
+
+Every distribution that declares an entry point in the group ``genrec`` is a plugin, core among them. One that fails
+to import becomes a `Broken` entry and a warning in `genrec plugins list`; it is an error only when asked for by name.
+Knows nothing of what the hooks return beyond "a mapping from names".
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from genrec import hookspecs
+from genrec.errors import ConfigError, PluginError
+
+GROUP = "genrec"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A plugin that is installed but cannot be used."""
+
+    owner: str
+    """Distribution and version, e.g. ``genrec-recency 0.1``."""
+    reason: str
+
+
+class Registry:
+    """What all plugins offer, by hook and name.
+
+    Args:
+        modules: Plugin modules by owner; the installed ones when omitted. Tests pass their own.
+    """
+
+    def __init__(self, modules: Mapping[str, ModuleType | object] | None = None) -> None:
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self.broken: list[Broken] = []
+        if modules is None:
+            modules = dict(self._installed())
+        for owner, module in modules.items():
+            self._register(owner, module)
+
+    def _installed(self) -> Iterator[tuple[str, ModuleType]]:
+        """Import the installed plugins, one by one: pluggy's own loader lets one broken plugin end the program."""
+        allowed = os.environ.get("GENREC_PLUGINS")
+        for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name != "core", _owner(e))):
+            if allowed is not None and entry.name not in ("core", *allowed.split(",")):
+                continue
+            try:
+                yield f"{_owner(entry)}:{entry.name}", entry.load()
+            except Exception as error:
+                self.broken.append(Broken(owner=_owner(entry), reason=f"{type(error).__name__}: {error}"))
+
+    def _register(self, owner: str, module: ModuleType | object) -> None:
+        try:
+            self._manager.register(module, name=owner)
+            self._manager.check_pending()
+        except Exception as error:
+            if self._manager.has_plugin(owner):
+                self._manager.unregister(name=owner)
+            self.broken.append(Broken(owner=owner.split(":")[0], reason=f"{type(error).__name__}: {error}"))
+
+    @cached_property
+    def _offers(self) -> dict[str, dict[str, list[tuple[str, Any]]]]:
+        """Hook name → offered name → (owner, class) of each plugin that offers it."""
+        offers: dict[str, dict[str, list[tuple[str, Any]]]] = {}
+        for hook in vars(self._manager.hook).values():
+            table = offers.setdefault(hook.name.removeprefix("genrec_"), {})
+            for implementation in hook.get_hookimpls():
+                owner = implementation.plugin_name.split(":")[0]
+                try:
+                    offered = dict(implementation.function())
+                except Exception as error:
+                    self.broken.append(Broken(owner=owner, reason=f"{hook.name}: {type(error).__name__}: {error}"))
+                    continue
+                for name, value in offered.items():
+                    table.setdefault(name, []).append((owner, value))
+        return offers
+
+    def names(self, kind: str) -> dict[str, str]:
+        """Offered names of one kind (``sources``, ``rerankers`` …) with the plugin that offers each."""
+        return {name: owners[0][0] for name, owners in sorted(self._offers.get(kind, {}).items())}
+
+    def get(self, kind: str, name: str) -> Any:
+        """Look up what a name stands for.
+
+        Raises:
+            PluginError: If no plugin offers the name, or more than one does.
+        """
+        found = self._offers.get(kind, {}).get(name, [])
+        if len(found) == 1:
+            return found[0][1]
+        singular = kind.removesuffix("s")
+        if found:
+            owners = " and ".join(owner for owner, _ in found)
+            raise PluginError(
+                f"the {singular} {name!r} is registered by both {owners}",
+                hint="Uninstall one of them, or name the plugins to load in GENREC_PLUGINS.",
+            )
+        close = difflib.get_close_matches(name, self.names(kind), n=1)
+        message = f"no {singular} {name!r}."
+        if close:
+            message += f" Did you mean {close[0]!r}?"
+        installed = ", ".join(f"{offered} ({owner})" for offered, owner in self.names(kind).items())
+        message += f" Installed: {installed or 'none'}."
+        for broken in self.broken:
+            message += f" {broken.owner} is installed but broken: {broken.reason}."
+        raise PluginError(message, hint="See what is installed with: genrec plugins list")
+
+    def build(self, kind: str, name: str, options: Mapping[str, Any] | None = None) -> Any:
+        """Make the named thing from its options; a value ``env:NAME`` is read from the environment.
+
+        Raises:
+            PluginError: If the name is unknown or ambiguous.
+            ConfigError: If an option is unknown, missing or names an unset variable.
+        """
+        cls = self.get(kind, name)
+        known = {f.name for f in fields(cls) if f.init} if is_dataclass(cls) else set()
+        values: dict[str, Any] = {}
+        for key, value in (options or {}).items():
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                raise ConfigError(
+                    f"{kind.removesuffix('s')} {name!r} has no option {key!r}."
+                    + (f" Did you mean {close[0]!r}?" if close else f" It has: {', '.join(sorted(known)) or 'none'}."),
+                )
+            values[key] = _from_environment(value)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"cannot set up {kind.removesuffix('s')} {name!r}: {error}") from error
+
+
+def _owner(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _from_environment(value: Any) -> Any:
+    if not (isinstance(value, str) and value.startswith("env:")):
+        return value
+    name = value.removeprefix("env:")
+    if name not in os.environ:
+        raise ConfigError(f"the environment variable {name} is not set", hint=f"Set it: export {name}=…")
+    return os.environ[name]

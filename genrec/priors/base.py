@@ -1,0 +1,43 @@
+"""What an untrained voice is: a distribution over the catalogue from history and moment alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from genrec.catalog import Catalog
+from genrec.events import Context
+
+if TYPE_CHECKING:
+    from genrec.history import History
+
+
+class Prior(ABC):
+    """A cheap distribution over items; a dataclass whose fields are its options."""
+
+    @abstractmethod
+    def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        """Count what the events say.
+
+        Args:
+            catalog: The items, in the order of `log_mass`.
+            events: Record batches of ``SCHEMAS["events"]``, in any order; items the catalogue lacks are passed over.
+        """
+
+    @abstractmethod
+    def log_mass(self, history: History, now: Context) -> np.ndarray:
+        """Log-probability of each catalogue item as the person's next one.
+
+        Uses only what happened before ``history.at``.
+
+        Args:
+            history: The person's events before ``history.at``; empty for a stranger.
+            now: Context of the moment to recommend for.
+
+        Returns:
+            Nats, shape ``(n_items,)``, float64, ``exp`` of it sums to one.
+        """

@@ -1,0 +1,1 @@
+"""From log-probabilities over token trees to a ranking of items."""

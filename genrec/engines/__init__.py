@@ -1,0 +1,1 @@
+"""What runs the language model: one protocol, several ways."""

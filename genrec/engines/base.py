@@ -25,6 +25,8 @@ class TokenTree:
     """Index of each node's parent, -1 below the end of the prompt. Shape ``(n,)``, int32."""
     token: np.ndarray
     """Each node's token id; siblings differ. Shape ``(n,)``, int32."""
+    wanted: np.ndarray
+    """Whose log-probability is asked for; the other nodes only lead there. Shape ``(n,)``, bool."""
 
     def __len__(self) -> int:
         return len(self.parent)
@@ -32,7 +34,8 @@ class TokenTree:
 
 T = TypeVar("T")
 Search = Generator[TokenTree, np.ndarray, T]
-"""Yields a token tree, is sent the log-probabilities of its nodes (nats, shape ``(n,)``, float64), returns a result."""
+"""Yields a token tree, is sent its nodes' log-probabilities (nats, shape ``(n,)``, float64; those not wanted may be
+anything), returns a result."""
 
 
 @dataclass(kw_only=True)

@@ -133,7 +133,7 @@ class Registry:
                     f"{kind.removesuffix('s')} {name!r} has no option {key!r}."
                     + (f" Did you mean {close[0]!r}?" if close else f" It has: {', '.join(sorted(known)) or 'none'}."),
                 )
-            values[key] = _from_environment(value)
+            values[key] = from_environment(value)
         try:
             return cls(**values)
         except TypeError as error:
@@ -144,7 +144,12 @@ def _owner(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
 
-def _from_environment(value: Any) -> Any:
+def from_environment(value: Any) -> Any:
+    """The value itself, or what the environment says where it is ``env:NAME``: secrets stay out of files.
+
+    Raises:
+        ConfigError: If the variable is not set.
+    """
     if not (isinstance(value, str) and value.startswith("env:")):
         return value
     name = value.removeprefix("env:")

@@ -1,0 +1,1 @@
+"""Where data comes from: the connector contract and the file source."""

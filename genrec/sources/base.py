@@ -25,7 +25,7 @@ class Problem:
 
 
 Report = Callable[[Problem], None]
-"""Takes each problem as it is found; the row it names is left out of the batches."""
+"""Takes each problem as it is found, before the batch that its row is left out of."""
 
 
 class Source(ABC):
@@ -38,12 +38,20 @@ class Source(ABC):
         The store recognises an event it already holds by this name and the event's id.
         """
 
+    def notes(self, kind: Kind) -> list[str]:
+        """What the source worked out by itself about one kind, line by line, for a person to check; nothing as a rule.
+
+        Raises:
+            DataError: If the input as a whole cannot be read.
+        """
+        return []
+
     @abstractmethod
     def read(self, kind: Kind, report: Report) -> Iterator[pa.RecordBatch]:
         """Stream the rows of one kind, in a stable order.
 
         Args:
-            kind: What to read; a source that has none of it yields nothing.
+            kind: What to read; a source that has none of it yields nothing. It may be read any number of times.
             report: Called with each row that cannot be used.
 
         Returns:

@@ -1,0 +1,12 @@
+"""The durable log: everything a source brought in, in a SQLite file or a PostgreSQL database.
+
+`log` holds the one object, `Store`; `append` writes events, `rows` says what may enter and names what has no name,
+`connection` opens databases, `tables` and `migrations` are the schema.
+"""
+
+from __future__ import annotations
+
+from genrec.store.append import Appended
+from genrec.store.log import Forgotten, Store, Summary
+
+__all__ = ["Appended", "Forgotten", "Store", "Summary"]

@@ -1,0 +1,358 @@
+"""The one object of the store: append and put, read back as of an instant, forget.
+
+Gives back what was put in and nothing it concluded from it; moments, windows in tokens and catalogues are made by
+others. What `append`, `put`, `save_texts` and `forget` did is on the disk when they return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import pyarrow as pa
+from sqlalchemy import Connection, Engine, Select, Table, delete, func, or_, select, text, union
+from sqlalchemy.dialects import postgresql, sqlite
+
+from genrec.errors import DataError, StoreError
+from genrec.events import SCHEMAS, Event, Kind, User, event_of, from_json
+from genrec.store.append import Appended, append_batch
+from genrec.store.connection import connect, outside_transactions, writing
+from genrec.store.rows import Names, check
+from genrec.store.tables import CURRENT, edges, events, item_texts, items, metadata, sources, users
+
+_BATCH = 20_000  # rows of a record batch read back, and of a statement that writes
+_KEYS = {"items": ["item_id"], "users": ["user_id"], "edges": ["from_id", "to_id", "kind"]}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What was deleted with a person."""
+
+    n_events: int
+    """Events, superseded versions included."""
+    n_users: int
+    """1 if the person had a row of their own, else 0."""
+    n_edges: int
+    """Relations from and to the person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How much the store holds."""
+
+    n_events: int
+    """Events, each counted once."""
+    n_superseded: int
+    """Old versions of corrected events, kept beside them."""
+    n_users: int
+    """Different people known by a row of their own or by an event."""
+    n_items: int
+    n_edges: int
+    sources: Mapping[str, int]
+    """Events of each source, by its name."""
+    first_at: datetime | None
+    """Instant of the earliest event."""
+    last_at: datetime | None
+    """Instant of the latest event."""
+    n_bytes: int
+    """Size on disk, indexes and write-ahead log of a SQLite file included."""
+
+
+class Store:
+    """A log of events, and the items, users and relations they speak of. Made by `Store.open`.
+
+    One store may be used from several threads, and one database by several processes.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, where: str | Path) -> Store:
+        """Open a store, making it if there is none, and bring its schema up to date.
+
+        Args:
+            where: A path (a SQLite file) or a URL such as ``postgresql://user@host/genrec``.
+
+        Raises:
+            StoreError: If it cannot be opened, belongs to something else, or was written by a newer genrec.
+        """
+        return cls(connect(where))
+
+    def close(self) -> None:
+        """Let go of the database; closing twice does no harm."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def append(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        source: str,
+        on_batch: Callable[[Appended], None] | None = None,
+    ) -> Appended:
+        """Add events to the log, one transaction a batch.
+
+        An event is recognised by its source and its id, so handing in the same data again adds nothing; another
+        content under the same id becomes the event's current version. Events without an id are told apart by their
+        content and, among identical rows of this one call, by their number.
+
+        Args:
+            batches: Record batches of ``SCHEMAS["events"]``, taken one after the other.
+            source: Name within which event ids are unique.
+            on_batch: Called with each batch's own counts once it is on the disk.
+
+        Returns:
+            The counts of all batches together.
+
+        Raises:
+            DataError: If a batch cannot be stored as it is; the batches before it stay.
+            StoreError: If the database fails; the batches before stay.
+        """
+        names, total, source_id = Names(), Appended(), None
+        for rows in batches:
+            check("events", rows)
+            with writing(self._engine) as connection, connection.begin():
+                if source_id is None:
+                    source_id = self._source_id(connection, source)
+                done = append_batch(connection, source_id, rows, names)
+            total += done
+            if on_batch is not None:
+                on_batch(done)
+        return total
+
+    def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        return sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+    def _source_id(self, connection: Connection, name: str) -> int:
+        connection.execute(self._insert(sources).values(name=name).on_conflict_do_nothing())
+        return int(connection.execute(select(sources.c.source_id).where(sources.c.name == name)).scalar_one())
+
+    def put(self, kind: Literal["items", "users", "edges"], batches: Iterable[pa.RecordBatch]) -> int:
+        """Add or replace items (by id), users (by id) or edges (by both ends and kind), one transaction a batch.
+
+        Returns:
+            How many rows were put.
+
+        Raises:
+            DataError: If a batch cannot be stored as it is; the batches before it stay.
+            StoreError: If the database fails; the batches before stay.
+        """
+        statement = self._insert(metadata.tables[kind])
+        values = {name: statement.excluded[name] for name in SCHEMAS[kind].names if name not in _KEYS[kind]}
+        upsert = statement.on_conflict_do_update(index_elements=_KEYS[kind], set_=values)
+        n = 0
+        for rows in batches:
+            check(kind, rows)
+            with writing(self._engine) as connection, connection.begin():
+                for start in range(0, rows.num_rows, _BATCH):
+                    connection.execute(upsert, rows.slice(start, _BATCH).to_pylist())
+            n += rows.num_rows
+        return n
+
+    def history(self, user_id: str, at: datetime, *, max_events: int) -> list[Event]:
+        """A person's events strictly before an instant, oldest first.
+
+        Args:
+            user_id: Whose; unknown people have none.
+            at: The instant, time-zone-aware.
+            max_events: At most so many are returned, the latest. Where there are more, the first one returned moves
+                in steps of ``max_events // 4``, so that it stays the same while events are added at the end.
+
+        Raises:
+            DataError: If `at` has no time zone or `max_events` is below one.
+        """
+        if max_events < 1:
+            raise DataError(f"max_events is {max_events}, but must be at least 1")
+        theirs = select(events).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        with self._engine.begin() as connection:
+            n = connection.execute(theirs.with_only_columns(func.count())).scalar_one()
+            step = max(1, max_events // 4)
+            n_dropped = -(-max(0, n - max_events) // step) * step
+            latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(n - n_dropped)
+            rows = connection.execute(latest_first).mappings().all()
+        return [event_of({**row, "at": _EPOCH + timedelta(microseconds=row["at"])}) for row in reversed(rows)]
+
+    def events(self, *, before: datetime | None = None) -> Iterator[pa.RecordBatch]:
+        """Stream all events in the order of their instants, those of one instant in the order they came.
+
+        Args:
+            before: Only events strictly before this instant, time-zone-aware.
+
+        Returns:
+            Record batches of ``SCHEMAS["events"]``; one consistent view, whatever is appended meanwhile.
+
+        Raises:
+            DataError: If `before` has no time zone.
+        """
+        query = self._select("events").where(CURRENT).order_by(events.c.at, events.c.seq)
+        if before is not None:
+            query = query.where(events.c.at < _microseconds(before))
+        return self._stream("events", query)
+
+    def items(self) -> Iterator[pa.RecordBatch]:
+        """Stream the items in the order they first came, as ``SCHEMAS["items"]``."""
+        return self._stream("items", self._select("items").order_by(items.c.seq))
+
+    def users(self) -> Iterator[pa.RecordBatch]:
+        """Stream the users in the order they first came, as ``SCHEMAS["users"]``."""
+        return self._stream("users", self._select("users").order_by(users.c.seq))
+
+    def edges(self) -> Iterator[pa.RecordBatch]:
+        """Stream the edges in the order they first came, as ``SCHEMAS["edges"]``."""
+        return self._stream("edges", self._select("edges").order_by(edges.c.seq))
+
+    @staticmethod
+    def _select(kind: Kind) -> Select[Any]:
+        table = metadata.tables[kind]
+        return select(*(table.c[name] for name in SCHEMAS[kind].names))
+
+    def _stream(self, kind: Kind, query: Select[Any]) -> Iterator[pa.RecordBatch]:
+        schema = SCHEMAS[kind]
+        with self._engine.connect() as connection:
+            found = connection.execution_options(yield_per=_BATCH).execute(query)
+            for rows in found.partitions():
+                columns = (
+                    pa.array(values, pa.int64()).cast(field.type)
+                    if pa.types.is_timestamp(field.type)
+                    else pa.array(values, field.type)
+                    for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+                )
+                yield pa.RecordBatch.from_arrays(list(columns), schema=schema)
+
+    def user(self, user_id: str) -> User | None:
+        """What is stored about a person; None for one known by events alone, or not at all."""
+        with self._engine.begin() as connection:
+            row = connection.execute(self._select("users").where(users.c.user_id == user_id)).mappings().first()
+        return User(**{**row, "attributes": from_json(row["attributes"])}) if row else None
+
+    def user_ids(self, limit: int | None = None) -> list[str]:
+        """Everybody known by a row of their own or by an event, those with most events first, then by id."""
+        n = func.count().label("n")
+        active = select(events.c.user_id, n).where(CURRENT).group_by(events.c.user_id).subquery()
+        known = union(select(users.c.user_id), select(active.c.user_id)).subquery()
+        query = (
+            select(known.c.user_id)
+            .outerjoin(active, active.c.user_id == known.c.user_id)
+            .order_by(func.coalesce(active.c.n, 0).desc(), known.c.user_id)
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).scalars())
+
+    def texts(self) -> dict[str, str]:
+        """The text assigned to each item, by item id."""
+        with self._engine.begin() as connection:
+            return self._texts(connection)
+
+    @staticmethod
+    def _texts(connection: Connection) -> dict[str, str]:
+        return {row.item_id: row.text for row in connection.execute(select(item_texts))}
+
+    def save_texts(self, texts: Mapping[str, str]) -> None:
+        """Assign texts to items, for good; all of them or none.
+
+        Args:
+            texts: Item id → text. Saving an assignment again does no harm.
+
+        Raises:
+            StoreError: If an item has another text, or a text belongs to another item.
+        """
+        if not texts:
+            return
+        with writing(self._engine) as connection, connection.begin():
+            rows = [{"item_id": item_id, "text": text} for item_id, text in texts.items()]
+            connection.execute(self._insert(item_texts).on_conflict_do_nothing(), rows)
+            stored = self._texts(connection)
+            for item_id, wanted in texts.items():
+                if stored.get(item_id) != wanted:
+                    owner = next((item for item, text in stored.items() if text == wanted), None)
+                    why = (
+                        f"it has the text {stored[item_id]!r}, which never changes"
+                        if item_id in stored
+                        else f"that text belongs to item {owner!r}"
+                    )
+                    raise StoreError(
+                        f"item {item_id!r} cannot get the text {wanted!r}: {why}",
+                        hint="Another process may have assigned texts meanwhile; read them again and retry.",
+                    )
+
+    def forget(self, user_id: str) -> Forgotten:
+        """Delete a person: their events in every version, their row, their relations from and to others.
+
+        In a SQLite file the bytes are overwritten. In PostgreSQL the tables are vacuumed; its own log and backups are
+        the administrator's.
+
+        Raises:
+            StoreError: If the database fails, or other processes keep old pages of a SQLite file in use.
+        """
+        with writing(self._engine) as connection, connection.begin():
+            done = Forgotten(
+                n_events=connection.execute(delete(events).where(events.c.user_id == user_id)).rowcount,
+                n_users=connection.execute(delete(users).where(users.c.user_id == user_id)).rowcount,
+                n_edges=connection.execute(
+                    delete(edges).where(or_(edges.c.from_id == user_id, edges.c.to_id == user_id))
+                ).rowcount,
+            )
+        with outside_transactions(self._engine) as connection:
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(text("VACUUM events, users, edges"))
+            elif connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).scalar_one():
+                raise StoreError(
+                    f"{user_id!r} is deleted, but a reader still keeps old pages in the write-ahead log",
+                    hint="Stop what reads the store and forget the same user again.",
+                )
+        return done
+
+    def summary(self) -> Summary:
+        """Count what is there."""
+        n_events = select(sources.c.name, func.count()).join_from(events, sources).where(CURRENT)
+        with self._engine.begin() as connection:
+
+            def number(query: Select[Any]) -> Any:
+                return connection.execute(query).scalar_one()
+
+            people = union(select(users.c.user_id), select(events.c.user_id).where(CURRENT)).subquery()
+            by_source = n_events.group_by(sources.c.name).order_by(sources.c.name)
+            counts: dict[str, int] = dict(connection.execute(by_source).tuples().all())
+            first_at = number(select(func.min(events.c.at)).where(CURRENT))
+            last_at = number(select(func.max(events.c.at)).where(CURRENT))
+            return Summary(
+                n_events=sum(counts.values()),
+                n_superseded=number(select(func.count()).select_from(events)) - sum(counts.values()),
+                n_users=number(select(func.count()).select_from(people)),
+                n_items=number(select(func.count()).select_from(items)),
+                n_edges=number(select(func.count()).select_from(edges)),
+                sources=counts,
+                first_at=None if first_at is None else _EPOCH + timedelta(microseconds=first_at),
+                last_at=None if last_at is None else _EPOCH + timedelta(microseconds=last_at),
+                n_bytes=self._n_bytes(connection),
+            )
+
+    def _n_bytes(self, connection: Connection) -> int:
+        if self._engine.dialect.name == "sqlite":
+            file = Path(
+                connection.execute(text("SELECT file FROM pragma_database_list WHERE name = 'main'")).scalar_one()
+            )
+            parts = (file, file.with_name(file.name + "-wal"))
+            return sum(part.stat().st_size for part in parts if part.exists())
+        size = text("SELECT pg_total_relation_size(CAST(:name AS regclass))")
+        return sum(connection.execute(size, {"name": name}).scalar_one() for name in metadata.tables)
+
+
+def _microseconds(at: datetime) -> int:
+    if at.utcoffset() is None:
+        raise DataError(f"the instant {at.isoformat()} has no time zone", hint="Add one, e.g. 2026-11-24T18:00+01:00.")
+    return (at - _EPOCH) // timedelta(microseconds=1)

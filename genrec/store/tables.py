@@ -1,0 +1,98 @@
+"""The tables of the store, as queries see them; `migrations` is what creates them.
+
+Instants are whole microseconds since 1970 in UTC, so that every database agrees on them exactly. Text is compared byte
+by byte on PostgreSQL too (collation C, as SQLite does), so that order never depends on a server's locale. `seq` counts
+rows in the order they came.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+SEQ = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only where the type is called INTEGER
+CURRENT = text("is_current")
+"""Condition on `events`: not superseded by a correction. Written as in the indexes, or SQLite would not use them."""
+
+metadata = MetaData()
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("source_id", Integer, primary_key=True),
+    Column("name", TEXT, nullable=False, unique=True),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", SEQ, primary_key=True),
+    Column("source_id", Integer, ForeignKey("sources.source_id"), nullable=False),
+    Column("event_id", TEXT, nullable=False),
+    Column("content", BigInteger, nullable=False),  # 64 bits of the content's hash: equal means the same version
+    Column("is_current", Boolean, nullable=False),
+    Column("user_id", TEXT, nullable=False),
+    Column("item_id", TEXT, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("action", TEXT, nullable=False),
+    Column("value", Double),
+    Column("time_zone", TEXT),
+    Column("place", TEXT),
+    Column("latitude", Double),
+    Column("longitude", Double),
+    Column("device", TEXT),
+    Column("extra", TEXT),
+    Index("events_id", "source_id", "event_id", unique=True, sqlite_where=CURRENT, postgresql_where=CURRENT),
+    Index("events_user", "user_id", "at", sqlite_where=CURRENT, postgresql_where=CURRENT),
+    Index("events_at", "at", sqlite_where=CURRENT, postgresql_where=CURRENT),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("seq", SEQ, primary_key=True),
+    Column("item_id", TEXT, nullable=False, unique=True),
+    Column("title", TEXT, nullable=False),
+    Column("category", TEXT),
+    Column("attributes", TEXT),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("seq", SEQ, primary_key=True),
+    Column("user_id", TEXT, nullable=False, unique=True),
+    Column("time_zone", TEXT),
+    Column("attributes", TEXT),
+)
+
+edges = Table(
+    "edges",
+    metadata,
+    Column("seq", SEQ, primary_key=True),
+    Column("from_id", TEXT, nullable=False),
+    Column("to_id", TEXT, nullable=False, index=True),
+    Column("kind", TEXT, nullable=False),
+    Column("weight", Double, nullable=False),
+    UniqueConstraint("from_id", "to_id", "kind"),
+)
+
+item_texts = Table(
+    "item_texts",
+    metadata,
+    Column("item_id", TEXT, primary_key=True),
+    Column("text", TEXT, nullable=False, unique=True),
+)

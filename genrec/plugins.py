@@ -1,17 +1,18 @@
 """Finding plugins and looking names up in them.
 
 Every distribution that declares an entry point in the group ``genrec`` is a plugin, core among them. One that fails
-to import becomes a `Broken` entry and a warning in `genrec plugins list`; it is an error only when asked for by name.
+to import is logged as one warning and kept in `Registry.broken`; it is an error only when asked for by name.
 Knows nothing of what the hooks return beyond "a mapping from names".
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,9 @@ from genrec import hookspecs
 from genrec.errors import ConfigError, PluginError
 
 GROUP = "genrec"
+"""The entry-point group of plugins."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,16 @@ class Broken:
     owner: str
     """Distribution and version, e.g. ``genrec-recency 0.1``."""
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A plugin that works, and what it offers."""
+
+    owner: str
+    """Distribution and version."""
+    offers: Mapping[str, tuple[str, ...]]
+    """Kind (``sources``, ``rerankers`` …) → names."""
 
 
 class Registry:
@@ -43,7 +57,7 @@ class Registry:
     def __init__(self, modules: Mapping[str, ModuleType | object] | None = None) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        self.broken: list[Broken] = []
+        self._broken: list[Broken] = []
         if modules is None:
             modules = dict(self._installed())
         for owner, module in modules.items():
@@ -57,8 +71,8 @@ class Registry:
                 continue
             try:
                 yield f"{_owner(entry)}:{entry.name}", entry.load()
-            except Exception as error:
-                self.broken.append(Broken(owner=_owner(entry), reason=f"{type(error).__name__}: {error}"))
+            except (Exception, SystemExit) as error:
+                self._leave_out(_owner(entry), error)
 
     def _register(self, owner: str, module: ModuleType | object) -> None:
         try:
@@ -67,7 +81,11 @@ class Registry:
         except Exception as error:
             if self._manager.has_plugin(owner):
                 self._manager.unregister(name=owner)
-            self.broken.append(Broken(owner=owner.split(":")[0], reason=f"{type(error).__name__}: {error}"))
+            self._leave_out(owner.split(":")[0], error)
+
+    def _leave_out(self, owner: str, error: BaseException, where: str = "") -> None:
+        self._broken.append(Broken(owner=owner, reason=f"{where}{type(error).__name__}: {error}"))
+        log.warning("warning: the plugin %s is broken and left out: %s", owner, self._broken[-1].reason)
 
     @cached_property
     def _offers(self) -> dict[str, dict[str, list[tuple[str, Any]]]]:
@@ -80,11 +98,29 @@ class Registry:
                 try:
                     offered = dict(implementation.function())
                 except Exception as error:
-                    self.broken.append(Broken(owner=owner, reason=f"{hook.name}: {type(error).__name__}: {error}"))
+                    self._leave_out(owner, error, f"{hook.name}: ")
                     continue
                 for name, value in offered.items():
                     table.setdefault(name, []).append((owner, value))
         return offers
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """The plugins that work, core first, each with all that it offers."""
+        offers: dict[str, dict[str, tuple[str, ...]]] = {
+            name.split(":")[0]: {} for name, _ in self._manager.list_name_plugin()
+        }
+        for kind, table in self._offers.items():
+            for name, owners in sorted(table.items()):
+                for owner, _ in owners:
+                    offers[owner][kind] = (*offers[owner].get(kind, ()), name)
+        return tuple(Plugin(owner=owner, offers=offered) for owner, offered in offers.items())
+
+    @property
+    def broken(self) -> tuple[Broken, ...]:
+        """Plugins that failed to import, and hooks that failed when they were asked."""
+        _ = self._offers
+        return tuple(self._broken)
 
     def names(self, kind: str) -> dict[str, str]:
         """Offered names of one kind (``sources``, ``rerankers`` …) with the plugin that offers each."""
@@ -124,20 +160,35 @@ class Registry:
             ConfigError: If an option is unknown, missing or names an unset variable.
         """
         cls = self.get(kind, name)
-        known = {f.name for f in fields(cls) if f.init} if is_dataclass(cls) else set()
+        what = f"{kind.removesuffix('s')} {name!r}"
+        known = {f.name: f for f in fields(cls) if f.init} if is_dataclass(cls) else {}
         values: dict[str, Any] = {}
         for key, value in (options or {}).items():
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
-                raise ConfigError(
-                    f"{kind.removesuffix('s')} {name!r} has no option {key!r}."
-                    + (f" Did you mean {close[0]!r}?" if close else f" It has: {', '.join(sorted(known)) or 'none'}."),
-                )
+                advice = f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(sorted(known)) or 'none'}."
+                raise ConfigError(f"{what} has no option {key!r}. {advice}")
             values[key] = from_environment(value)
+        missing = [
+            key
+            for key, f in known.items()
+            if key not in values and f.default is MISSING and f.default_factory is MISSING
+        ]
+        if missing:
+            raise ConfigError(
+                f"{what} needs the option {' and '.join(missing)}",
+                hint=f"Set it in genrec.toml, below [{kind}.{name}].",
+            )
         try:
             return cls(**values)
         except TypeError as error:
-            raise ConfigError(f"cannot set up {kind.removesuffix('s')} {name!r}: {error}") from error
+            raise ConfigError(f"cannot set up {what}: {error}") from error
+
+
+@cache
+def installed() -> Registry:
+    """The registry of the installed plugins; the same one for the whole process, so each warning comes once."""
+    return Registry()
 
 
 def _owner(entry: EntryPoint) -> str:

@@ -126,7 +126,7 @@ def search(
     scoring: Scoring,
     live: np.ndarray | None = None,
     log_mass: np.ndarray | None = None,
-    width: int = 16,
+    width: int = 8,
 ) -> Search[Ranking]:
     """Find the k items of highest weight, exactly.
 
@@ -137,7 +137,8 @@ def search(
         live: Which rows may be recommended, shape ``(n_leaves,)``, bool; all when omitted. Filtered items are never
             found; `joint` and `masked` weights of the others do not change, in `fused` a filtered item has no mass.
         log_mass: The prior's log-probability of each row, nats, shape ``(n_leaves,)``; for `fused`.
-        width: How many branches to open at once. Never changes the result: wider is fewer, fuller rounds.
+        width: How many branches to open in the first round; every round opens twice as many as the one before, so a
+            model without preferences costs few rounds too. Never changes the result.
 
     Returns:
         A generator that yields token trees, is sent log-probabilities and returns a `Ranking`; equal weights are
@@ -185,6 +186,7 @@ def search(
         logprob = yield builder.tree()
         n_rounds += 1
         n_opened += len(opened)
+        width *= 2
         for weight, chain, node, children, where in opened:
             weight += float(logprob[chain].sum())
             if not len(children):

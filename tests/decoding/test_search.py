@@ -213,4 +213,4 @@ def test_trees_share_beginnings() -> None:
             return super().evaluate(tree)
 
     Watching(0).run(search(trie_of(sequences), k=4, scoring=Scoring()))
-    assert [len(tree) for tree in seen][0] == 4  # 1, 2 and the choice between 3 and 6
+    assert next(len(tree) for tree in seen) == 4  # 1, 2 and the choice between 3 and 6

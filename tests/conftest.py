@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from genrec.tokenizer import HfTokenizer
+from tests.support.postgres import BINARIES, find_binaries, postgres_server
 from tests.support.tiny import make_tiny_model
 
 
@@ -13,3 +16,19 @@ from tests.support.tiny import make_tiny_model
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer model with random weights."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a running PostgreSQL server's database `postgres`."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip(f"no PostgreSQL under {BINARIES}: apt-get install postgresql")
+    with postgres_server(binaries) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_model: Path) -> HfTokenizer:
+    """The tiny model's byte-level tokenizer."""
+    return HfTokenizer(tiny_model)

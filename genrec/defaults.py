@@ -1,3 +1,47 @@
 """Core's own parts, registered through the door that plugins use."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from genrec.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from genrec.engines.base import Engine
+    from genrec.priors.base import Prior
+    from genrec.rerank import Reranker
+    from genrec.sources.base import Source
+
+
+@hookimpl
+def genrec_priors() -> Mapping[str, type[Prior]]:
+    """Untrained voices that need nothing but the event log."""
+    from genrec.priors.popularity import Popularity
+
+    return {"popularity": Popularity}
+
+
+@hookimpl
+def genrec_rerankers() -> Mapping[str, type[Reranker]]:
+    """Rerankers that need no dependency of their own."""
+    from genrec.rerank import Diversity
+
+    return {"diversity": Diversity}
+
+
+@hookimpl
+def genrec_engines() -> Mapping[str, type[Engine]]:
+    """Engines; their packages are imported when one is started."""
+    from genrec.engines.transformers import TransformersEngine
+    from genrec.engines.vllm import VllmEngine
+
+    return {"transformers": TransformersEngine, "vllm": VllmEngine}
+
+
+@hookimpl
+def genrec_sources() -> Mapping[str, type[Source]]:
+    """Sources that need no dependency of their own."""
+    from genrec.sources.file import FileSource
+
+    return {"file": FileSource}

@@ -168,7 +168,9 @@ class FileSource(Source):
         if first is None:
             return ""
         words = spelling(first, self.time_format)
-        clock = f", read by the clock of {self.time_zone or 'the row'}" if "without" in words else ""
+        own = "its own time_zone" if file.layout.columns.get("time_zone") in file.table.names else None
+        zone = self.time_zone or own or "no zone yet"
+        clock = f", read by the clock of {zone}" if "without" in words else ""
         return f" ({words}{clock})"
 
 

@@ -1,0 +1,286 @@
+"""`genrec import`: from a source into the store, or, with --dry-run, only what is wrong with the data."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO, get_args, get_type_hints
+
+import click
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter, ValidationError
+
+from genrec.cli._common import json_option, print_json, progress, workspace_option
+from genrec.config import FILE, load_settings
+from genrec.errors import ConfigError, DataError
+from genrec.events import Kind
+from genrec.plugins import Registry
+from genrec.sources.base import Problem, Source
+from genrec.store import Appended, Store
+
+ORDER: tuple[Kind, ...] = ("items", "users", "edges", "events")
+"""What is imported before what: an event finds its item there."""
+SHOWN = 20
+"""Most problems that are printed; --rejects keeps all of them."""
+
+
+@dataclass(kw_only=True)
+class _Problems:
+    """What a source reports: counted, the first ones kept, all of them written to the rejects file."""
+
+    rejects: TextIO | None = None
+    n: int = 0
+    first: list[Problem] = field(default_factory=list)
+
+    def __call__(self, problem: Problem) -> None:
+        self.n += 1
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
+        if self.rejects is not None:
+            self.rejects.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+
+    def lines(self) -> list[str]:
+        more = [f"… and {self.n - len(self.first):,} more"] if self.n > len(self.first) else []
+        return [f"  {problem.where}: {problem.what}" for problem in self.first] + more
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What passed by on its way into the store."""
+
+    n_rows: dict[Kind, int] = field(default_factory=dict)
+    item_ids: set[str] = field(default_factory=set)
+    user_ids: set[str] = field(default_factory=set)
+
+    def watch(self, kind: Kind, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if kind == "events":
+                self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
+                self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
+            yield batch
+            self.n_rows[kind] = self.n_rows.get(kind, 0) + len(batch)  # counted once it is stored
+
+
+@click.command("import", short_help="Bring data in through a source.")
+@click.argument("source")
+@click.argument("paths", nargs=-1)
+@click.option("--kind", type=click.Choice(ORDER), help="What the files hold; of another source, read only this.")
+@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column is a field.")
+@click.option("--time-zone", metavar="ZONE", help="The clock for times that name no zone: Europe/Paris, UTC …")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the source.")
+@click.option(
+    "--source-name", metavar="NAME", help="Name within which event ids are unique; the source's own if not given."
+)
+@click.option("--dry-run", is_flag=True, help="Say what is wrong, row by row; change nothing.")
+@click.option(
+    "--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Import good rows, list bad ones here."
+)
+@workspace_option
+@json_option
+def command(
+    source: str,
+    paths: tuple[str, ...],
+    kind: Kind | None,
+    columns: tuple[str, ...],
+    time_zone: str | None,
+    options: tuple[str, ...],
+    source_name: str | None,
+    dry_run: bool,
+    rejects: Path | None,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Bring events, items, users and relations into the store of a workspace.
+
+    SOURCE is a connector (genrec plugins list); `file` reads CSV, JSONL, JSON and Parquet from PATHS, `-` for
+    standard input. An import that was interrupted is finished by running it again: no event is stored twice.
+
+    \b
+    genrec import file events.csv items.csv --time-zone Europe/Paris --dry-run
+    genrec import file orders.parquet --kind events --column user_id=customer
+    genrec import completejourney --option households=300
+    """  # noqa: D301  (click's own mark for lines that are not to be wrapped)
+    # A dry run looks at data before there is a workspace; one that is there still lends the source its options.
+    settings = None if dry_run and not (workspace / FILE).is_file() else load_settings(workspace)
+    given = _pairs("--option", options)
+    for name, value in (("paths", paths), ("kind", kind), ("columns", _pairs("--column", columns))):
+        if value:
+            given[name] = value
+    if time_zone:
+        given["time_zone"] = time_zone
+    reader = _build(source, given, settings.sources.get(source, {}) if settings else {})
+    kinds = [kind] if kind else ORDER
+    notes = [line for each in kinds for line in reader.notes(each)]
+    if not as_json:
+        for line in notes:
+            click.echo(line)
+    with ExitStack() as stack:
+        problems = _Problems(rejects=stack.enter_context(_writable(rejects)) if rejects else None)
+        result: dict[str, Any] = {"source": source, "name": source_name or reader.identity(), "notes": notes}
+        if dry_run:
+            result |= _look(reader, kinds, problems)
+        else:
+            assert settings is not None
+            store = stack.enter_context(Store.open(settings.store_in(workspace)))
+            result |= _import(reader, kinds, store, result["name"], problems)
+        result["problems"] = {"n": problems.n, "first": [asdict(problem) for problem in problems.first]}
+    if as_json:
+        print_json(result)
+    else:
+        _tell(result, problems, dry_run, rejects)
+    if dry_run and problems.n:
+        sys.exit(DataError.exit_code)
+
+
+def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems) -> dict[str, Any]:
+    """Read everything, store nothing."""
+    seen = _Seen()
+    for kind in kinds:
+        with progress(f"reading {kind}") as advance:
+            for batch in seen.watch(kind, reader.read(kind, problems)):
+                advance(len(batch))
+    return {"n_rows": dict(seen.n_rows)}
+
+
+def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, problems: _Problems) -> dict[str, Any]:
+    started_s = time.monotonic()
+    seen = _Seen()
+    appended = Appended()
+    for kind in kinds:
+        batches = seen.watch(kind, _unspoilt(kind, reader.read(kind, problems), problems))
+        with progress(f"importing {kind}") as advance:
+            if kind == "events":
+                appended = store.append(
+                    batches, source=name, on_batch=lambda done: advance(done.n_new + done.n_known + done.n_corrected)
+                )
+            else:
+                store.put(kind, _counted(batches, advance))
+    wall_s = time.monotonic() - started_s
+    return {
+        "n_rows": dict(seen.n_rows),
+        "events": asdict(appended),
+        "n_unknown_items": len(seen.item_ids - _ids(store.items(), "item_id")) if seen.item_ids else 0,
+        "n_unknown_users": len(seen.user_ids - _ids(store.users(), "user_id")) if seen.user_ids else 0,
+        "wall_s": round(wall_s, 3),
+        "rows_per_s": round(sum(seen.n_rows.values()) / max(wall_s, 1e-9)),
+    }
+
+
+def _unspoilt(kind: Kind, batches: Iterator[pa.RecordBatch], problems: _Problems) -> Iterator[pa.RecordBatch]:
+    """Pass batches on until a row is bad, unless bad rows are kept in a rejects file."""
+    n_passed = 0
+    for batch in batches:
+        _refuse(kind, problems, n_passed)
+        yield batch
+        n_passed += len(batch)
+    _refuse(kind, problems, n_passed)
+
+
+def _refuse(kind: Kind, problems: _Problems, n_passed: int) -> None:
+    if problems.n and problems.rejects is None:
+        before = f"the {_n(n_passed)} before are stored" if n_passed else f"no {kind} were stored"
+        raise DataError(
+            "\n".join([f"{_n(problems.n)} of {kind} cannot be stored; {before}", *problems.lines()]),
+            hint="See all of them with --dry-run; import the rest and list them in a file with --rejects FILE.",
+        )
+
+
+def _counted(batches: Iterator[pa.RecordBatch], advance: Any) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        advance(len(batch))
+
+
+def _ids(batches: Iterator[pa.RecordBatch], column: str) -> set[str]:
+    return {identifier for batch in batches for identifier in batch[column].to_pylist()}
+
+
+def _build(source: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Source:
+    registry = Registry()
+    if source not in registry.names("sources") and Path(source).is_file():
+        raise ConfigError(
+            f"{source} is a file, and the first word is the source that reads it",
+            hint=f"Read it with: genrec import file {source}",
+        )
+    cls = registry.get("sources", source)
+    fields = _fields(cls)
+    if "paths" in given and "paths" not in fields:
+        raise ConfigError(f"the source {source!r} reads no files", hint="Leave the paths out.")
+    values = {k: v for k, v in given.items() if not (k == "kind" and "kind" not in fields)}
+    typed = {name: _typed(source, name, value, fields.get(name)) for name, value in values.items()}
+    built: Source = registry.build("sources", source, {**settings, **typed})
+    return built
+
+
+def _fields(cls: type) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except NameError:  # a type that is only there for type checkers
+        return dict.fromkeys(cls.__dataclass_fields__, str)  # type: ignore[attr-defined]
+
+
+def _typed(source: str, name: str, value: Any, kind: Any) -> Any:
+    """A text from the command line as the type of the option it is for."""
+    if not isinstance(value, str) or kind is None or kind is str or str in get_args(kind) or value.startswith("env:"):
+        return value
+    try:
+        return TypeAdapter(kind).validate_strings(value)
+    except ValidationError as error:
+        raise ConfigError(
+            f"option {name} of the source {source!r}: {error.errors()[0]['msg']}, not {value!r}"
+        ) from None
+
+
+def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"{flag} {text!r} is not of the form NAME=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _writable(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _n(n_rows: int) -> str:
+    return f"{n_rows:,} row{'s' * (n_rows != 1)}"
+
+
+def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects: Path | None) -> None:
+    for kind, n_rows in result["n_rows"].items():
+        click.echo(f"{kind}: {_n(n_rows)}" + (" could be imported" if dry_run else ""))
+    if not result["n_rows"]:
+        click.echo("nothing was found to import")
+    if problems.n:
+        click.echo(f"{_n(problems.n)} cannot be stored" + (f"; see {rejects}" if rejects else ":"))
+        for line in problems.lines() if dry_run or not rejects else []:
+            click.echo(line)
+    if dry_run:
+        click.echo("dry run: nothing was changed")
+        return
+    events = result["events"]
+    if result["n_rows"].get("events"):
+        click.echo(
+            f"  {events['n_new']:,} new, {events['n_known']:,} known before, {events['n_corrected']:,} corrected; "
+            f"source {result['name']!r}"
+        )
+    if n := result["n_unknown_items"]:
+        click.echo(
+            f"  the events name {n:,} item{'s' * (n > 1)} the catalogue does not have yet; "
+            "they stay out of histories until those items are imported"
+        )
+    if n := result["n_unknown_users"]:
+        click.echo(f"  {n:,} of the people in them have no row of their own (users); recommendations work without")
+    click.echo(f"{result['wall_s']:.1f} s, {result['rows_per_s']:,} rows/s")

@@ -6,6 +6,7 @@ The only place where names typed by a person become objects, and where errors be
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -64,8 +65,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="genrec")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """A recommender that is a language model.
 
     Start with `genrec demo`, or `genrec init` in a folder of your own.
     """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

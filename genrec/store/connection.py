@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,12 +137,19 @@ def _advise(context: ExceptionContext) -> None:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver leaves transactions to `_begin_sqlite`
+    for attempt in range(100):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            # While a file becomes WAL for the first time, SQLite refuses the other process at once: no timeout helps.
+            if error.sqlite_errorname != "SQLITE_BUSY" or attempt == 99:
+                raise
+            time.sleep(0.05)
     for setting in (
-        "journal_mode = WAL",
         "synchronous = FULL",  # a commit is on the disk before it returns
         "foreign_keys = ON",
         "secure_delete = ON",  # what is deleted is overwritten
-        "temp_store = MEMORY",
         "cache_size = -65536",  # 64 MiB; an import looks up ids all over the index
         "wal_autocheckpoint = 16384",  # pages: an import's batches share the cost of writing the main file
         "journal_size_limit = 67108864",

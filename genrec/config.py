@@ -178,7 +178,7 @@ def create_workspace(folder: Path, values: Mapping[str, Any] | None = None) -> P
         lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(settings.history, name))}"]
     for kind in OPTION_TABLES:
         for name, options in getattr(settings, kind).items():
-            lines += ["", f"[{kind}.{json.dumps(name)}]", *(f"{key} = {_toml(v)}" for key, v in options.items())]
+            lines += ["", f"[{kind}.{_key(name)}]", *(f"{_key(key)} = {_toml(v)}" for key, v in options.items())]
     file = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -281,12 +281,18 @@ def _help(path: tuple[str, ...]) -> str:
 def _toml(value: Any) -> str:
     """A value as TOML writes it; JSON's spelling of strings, numbers, booleans and lists is TOML's too."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace(
+        "\x7f", "\\u007f"
+    )  # the one character TOML escapes and JSON not
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def without_password(value: Any) -> Any:
     """The value with the password of a URL in it blotted out, fit to be shown."""
-    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", value) if isinstance(value, str) else value
+    return re.sub(r"(://[^:/@\s]*:)[^/\s]*@", r"\1***@", value) if isinstance(value, str) else value

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
-from genrec.cli._common import json_option, print_json, progress, workspace_option
+from genrec.cli._common import Advance, json_option, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
 from genrec.events import Kind
@@ -191,7 +191,7 @@ def _refuse(kind: Kind, problems: _Problems, n_passed: int) -> None:
         )
 
 
-def _counted(batches: Iterator[pa.RecordBatch], advance: Any) -> Iterator[pa.RecordBatch]:
+def _counted(batches: Iterator[pa.RecordBatch], advance: Advance) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         yield batch
         advance(len(batch))

@@ -28,8 +28,11 @@ class Tokenizer(Protocol):
 
     n_vocab: int
     """Number of token ids, at least one more than the largest."""
-    fingerprint: str
-    """Hash of everything that decides token ids; equal fingerprints mean equal ids."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides token ids; equal fingerprints mean equal ids."""
+        ...
 
     def encode(self, texts: Sequence[str], *, after: str = "") -> list[list[int]]:
         """Token ids of each text as they are when it follows `after`; no special tokens."""

@@ -78,9 +78,13 @@ class Engine(ABC):
             EngineError: If the model fails or a prompt is too long for it.
         """
 
+    @abstractmethod
     def prefill(self, prompts: Iterable[Sequence[int]]) -> None:
         """Read prompts and nothing more: what a recommendation costs at the very least."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Empty what the engine keeps between calls."""
 
     @abstractmethod
     def close(self) -> None:

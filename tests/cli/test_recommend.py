@@ -1,0 +1,140 @@
+"""`genrec recommend` as a person, a program and a batch job meet it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from genrec.cli import main
+from tests.support import corner_shop
+
+LATER = ["--at", "2025-06-16T09:00-04:00"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = {"priors": {"popularity": {"strength": 1.0}}, "dtype": "float32"}
+    return corner_shop.make_workspace(tmp_path_factory.mktemp("shop"), settings)
+
+
+def recommend(shop: Path, *arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["recommend", "--workspace", str(shop), *arguments], input=stdin)
+
+
+def test_a_person_gets_a_table(shop: Path) -> None:
+    done = recommend(shop, "bob", *LATER, "-k", "2", "--place", "harbour kiosk")
+    assert done.exit_code == 0
+    head, columns, first, second = done.stdout.splitlines()
+    assert head == "bob · Monday 16 June 2025, 13:00 · harbour kiosk · the prior alone"
+    assert columns.split() == ["rank", "item", "log", "p", "p", "id"]
+    assert first.split()[:2] == ["1", "Beer"]
+    assert second.split()[:2] == ["2", "Milk"]
+
+
+def test_json_is_one_object_a_line_and_nothing_else(shop: Path) -> None:
+    done = recommend(shop, "bob", "zoe", *LATER, "--json", "-k", "1")
+    bob, zoe = (json.loads(line) for line in done.stdout.splitlines())
+    assert [item["title"] for item in bob["items"]] == ["Beer"]
+    assert bob["notes"] == []
+    assert "zoe" in zoe["notes"][0]
+    assert done.stderr == ""
+
+
+def test_notes_are_not_part_of_the_answer(shop: Path) -> None:
+    done = recommend(shop, "zoe", "--at", "2025-06-16T09:00")
+    assert "note: Nothing that zoe did" in done.stderr
+    assert "note: 2025-06-16T09:00 names no time zone: read in UTC" in done.stderr
+    assert "note" not in done.stdout
+
+
+def test_a_file_of_users_becomes_a_parquet_file(shop: Path, tmp_path: Path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("ann\n\n bob \n" + "".join(f"stranger {n}\n" for n in range(100)))
+    out = tmp_path / "lists.parquet"
+    done = recommend(shop, "--users", str(users), "cat", *LATER, "-k", "3", "--out", str(out))
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    rows = pq.read_table(out).to_pylist()
+    assert [row["user_id"] for row in rows[::3]] == ["cat", "ann", "bob", *(f"stranger {n}" for n in range(100))]
+    assert [row["rank"] for row in rows] == [1, 2, 3] * 103
+    assert rows[6]["title"] == "Beer"
+    assert rows[0]["at"] == datetime(2025, 6, 16, 13, tzinfo=UTC)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("lists")] == ["lists.parquet"]
+
+
+def test_users_can_come_from_standard_input(shop: Path) -> None:
+    done = recommend(shop, "--users", "-", *LATER, "--json", stdin="bob\nann\n")
+    assert [json.loads(line)["user_id"] for line in done.stdout.splitlines()] == ["bob", "ann"]
+
+
+def test_seen_items_can_be_left_out(shop: Path) -> None:
+    done = recommend(shop, "bob", *LATER, "--exclude-seen", "--json")
+    assert [item["title"] for item in json.loads(done.stdout)["items"]] == ["Bread", "Eggs", "Tea"]
+
+
+def test_nothing_left_exits_with_10_and_a_hint(tmp_path: Path) -> None:
+    shop = corner_shop.make_workspace(tmp_path / "shop")
+    with corner_shop.Store.open(shop / "genrec.db") as store:
+        every = [
+            corner_shop.Event(user_id="max", item_id=item.item_id, at=datetime(2025, 6, 1, tzinfo=UTC))
+            for item in corner_shop.ITEMS
+        ]
+        store.append([corner_shop.batch("events", every)], source="max")
+    done = recommend(shop, "max", *LATER, "--exclude-seen")
+    assert done.exit_code == 10
+    assert "error: No item is left for max" in done.stderr
+    assert "hint: " in done.stderr
+    among_others = recommend(shop, "max", "bob", *LATER, "--exclude-seen", "--json")
+    assert among_others.exit_code == 0
+    assert [len(json.loads(line)["items"]) for line in among_others.stdout.splitlines()] == [0, 3]
+
+
+def test_an_empty_workspace_says_how_to_fill_it(tmp_path: Path) -> None:
+    corner_shop.create_workspace(tmp_path, {"engine": "none"})
+    done = recommend(tmp_path, "ann")
+    assert done.exit_code == 10
+    assert "genrec import" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["ann", "--at", "soon"], 3, "2017-11-22T18:00"),
+        (["ann", "--engine", "vlm"], 6, "Did you mean 'vllm'?"),
+        (["ann", "--engine", "transformers", "--model", "/nowhere/at/all"], 8, "genrec models list"),
+        ([], 2, "USER"),
+        (["ann", "-k", "0"], 2, "range"),
+    ],
+)
+def test_mistakes_are_answered_with_advice(shop: Path, arguments: list[str], exit_code: int, says: str) -> None:
+    done = recommend(shop, *arguments)
+    assert done.exit_code == exit_code
+    assert says in done.output
+
+
+def test_a_language_model_answers_and_the_trace_shows_how(shop: Path, tiny_model: Path) -> None:
+    done = recommend(shop, "ann", *LATER, "--engine", "transformers", "--model", str(tiny_model), "--trace", "--json")
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    assert {item["title"] for item in answer["items"]} == {item.title for item in corner_shop.ITEMS}
+    assert (answer["engine"], answer["scoring"], answer["prompt"]) == ("transformers", "joint", "next-item")
+    assert set(answer["timings_s"]) == {"history", "prompt", "search", "rerank"}
+    stages = [line.split(" · ")[1].split(":")[0] for line in done.stderr.splitlines() if line.startswith("── ann")]
+    assert stages == ["history", "prompt", "search", "rerank"]
+    assert "Milk; Bread;" in done.stderr or "Bread; Milk;" in done.stderr
+
+
+def test_rerankers_of_the_configuration_are_used(tmp_path: Path) -> None:
+    settings = {
+        "rerank": ["diversity"],
+        "rerankers": {"diversity": {"per_category": 1}},
+        "priors": {"popularity": {"strength": 1.0}},
+    }
+    shop = corner_shop.make_workspace(tmp_path / "shop", settings)
+    done = recommend(shop, "cat", *LATER, "--json", "-k", "3")
+    assert [item["title"] for item in json.loads(done.stdout)["items"]] == ["Milk", "Bread", "Beer"]

@@ -1,0 +1,355 @@
+"""The road from a person and a moment to a list, on a shop whose answers can be seen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import genrec
+from genrec.catalog import Catalog
+from genrec.context import Words
+from genrec.decoding.scoring import Scoring
+from genrec.engines.transformers import TransformersEngine
+from genrec.errors import ConfigError, EmptyCatalogError
+from genrec.events import items_of
+from genrec.priors.popularity import Popularity
+from genrec.prompt import bundled_prompts, load_template
+from genrec.recommendation import Query, Recommendation
+from genrec.recommender import Recommender
+from genrec.rerank import Diversity
+from genrec.store import Store
+from tests.support import corner_shop
+from tests.support.corner_shop import NEW_YORK
+
+LATER = datetime(2025, 6, 16, 9, tzinfo=NEW_YORK)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with Store.open(tmp_path_factory.mktemp("shop") / "genrec.db") as store:
+        corner_shop.fill(store)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def catalog(store: Store) -> Catalog:
+    return Catalog.of(items_of(store.items()))
+
+
+@pytest.fixture(scope="module")
+def prior(store: Store, catalog: Catalog) -> Popularity:
+    prior = Popularity(strength=1.0)
+    prior.fit(catalog, store.events())
+    return prior
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> Iterator[TransformersEngine]:
+    engine = TransformersEngine(tiny_model, model="tiny", dtype="float32")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def by_prior(store: Store, catalog: Catalog, prior: Popularity) -> Recommender:
+    return Recommender(store=store, catalog=catalog, prior=prior)
+
+
+def by_model(store: Store, catalog: Catalog, engine: TransformersEngine, **options: Any) -> Recommender:
+    return Recommender(
+        store=store, catalog=catalog, engine=engine, template=load_template("next-item", [bundled_prompts()]), **options
+    )
+
+
+def titles(answer: Recommendation) -> list[str]:
+    return [item.title for item in answer.items]
+
+
+# The prior alone
+
+
+def test_the_prior_alone_mixes_popularity_and_own_purchases(by_prior: Recommender) -> None:
+    answer = by_prior.recommend("bob", at=LATER)
+    assert titles(answer) == ["Beer", "Milk", "Bread", "Eggs", "Tea"]
+    assert (answer.engine, answer.scoring, answer.model, answer.prompt) == ("none", "prior", None, None)
+    # bob bought beer 3 times of 4; of 14 events of all 3 are beer; half an event for every item
+    assert answer.items[0].probability == pytest.approx((3 + 3.5 / 16.5) / (4 + 1))
+    assert sum(item.probability or 0 for item in answer.items) == pytest.approx(1)
+    assert [item.rank for item in answer.items] == [1, 2, 3, 4, 5]
+
+
+def test_nothing_after_the_moment_is_used(by_prior: Recommender) -> None:
+    before_the_first_beer = datetime(2025, 6, 6, 20, tzinfo=NEW_YORK)
+    assert titles(by_prior.recommend("bob", at=before_the_first_beer, k=2)) == ["Milk", "Bread"]
+    assert titles(by_prior.recommend("bob", at=before_the_first_beer + timedelta(microseconds=1), k=1)) == ["Beer"]
+
+
+def test_excluding_what_was_seen_keeps_the_probabilities(by_prior: Recommender) -> None:
+    everything = by_prior.recommend("bob", at=LATER)
+    new = by_prior.recommend("bob", at=LATER, exclude_seen=True)
+    assert titles(new) == ["Bread", "Eggs", "Tea"]
+    assert [item.probability for item in new.items] == [item.probability for item in everything.items[2:]]
+
+
+def test_all_items_seen_is_an_error_alone_and_a_note_among_others(store: Store, prior: Popularity) -> None:
+    catalog = Catalog.of([item for item in corner_shop.ITEMS if item.title in ("Milk", "Bread")])
+    small = Popularity()
+    small.fit(catalog, store.events())
+    recommender = Recommender(store=store, catalog=catalog, prior=small)
+    with pytest.raises(EmptyCatalogError, match="already has all 2") as caught:
+        recommender.recommend("ann", at=LATER, exclude_seen=True)
+    assert "--include-seen" in (caught.value.hint or "")
+    ann, bob = recommender.recommend_many([Query(user_id=u, at=LATER, exclude_seen=True) for u in ("ann", "bob")])
+    assert ann.items == ()
+    assert "already has all 2" in ann.notes[-1]
+    assert titles(bob) == ["Bread"]
+
+
+def test_an_empty_catalogue_says_how_to_fill_it(store: Store) -> None:
+    prior = Popularity()
+    prior.fit(Catalog.of([]), [])
+    with pytest.raises(EmptyCatalogError) as caught:
+        Recommender(store=store, catalog=Catalog.of([]), prior=prior).recommend("ann")
+    assert "genrec import" in (caught.value.hint or "")
+
+
+def test_a_catalogue_of_one_item(store: Store, engine: TransformersEngine) -> None:
+    one = Catalog.of(corner_shop.ITEMS[:1])
+    for scoring in (Scoring(name="joint"), Scoring(name="masked")):
+        assert titles(by_model(store, one, engine, scoring=scoring).recommend("ann", at=LATER)) == ["Milk"]
+
+
+def test_a_stranger_gets_what_is_popular_and_is_told_so(by_prior: Recommender) -> None:
+    answer = by_prior.recommend("zoe", at=LATER, k=3)
+    assert titles(answer) == ["Milk", "Bread", "Beer"]
+    assert "zoe" in answer.notes[0]
+    assert "context alone" in answer.notes[0]
+    assert by_prior.recommend("ann", at=LATER).notes == ()
+    assert "profile" in by_prior.recommend("ann", at=datetime(2025, 1, 1, tzinfo=UTC)).notes[0]
+
+
+# Time
+
+
+def test_a_time_without_zone_is_read_on_the_persons_clock(by_prior: Recommender) -> None:
+    answer = by_prior.recommend("ann", at="2025-06-16T09:00")
+    assert answer.at == LATER
+    assert answer.context.time_zone == "America/New_York"
+    assert answer.notes == ("2025-06-16T09:00 names no time zone: read in America/New_York, the clock of ann.",)
+
+
+def test_without_a_clock_of_their_own_it_is_the_workspaces(store: Store, catalog: Catalog, prior: Popularity) -> None:
+    recommender = Recommender(store=store, catalog=catalog, prior=prior, words=Words(time_zone="Asia/Tokyo"))
+    answer = recommender.recommend("bob", at=datetime(2025, 6, 16, 9))
+    assert answer.at.isoformat() == "2025-06-16T09:00:00+09:00"
+    assert "Asia/Tokyo, the workspace's clock" in answer.notes[0]
+
+
+def test_a_time_with_zone_is_shown_on_the_persons_clock(by_prior: Recommender) -> None:
+    answer = by_prior.recommend("ann", at="2025-06-16T13:00Z")
+    assert answer.at.isoformat() == "2025-06-16T09:00:00-04:00"
+    assert answer.notes == ()
+
+
+def test_without_a_time_it_is_now(by_prior: Recommender) -> None:
+    before = datetime.now(UTC)
+    assert before <= by_prior.recommend("ann").at <= datetime.now(UTC)
+
+
+def test_a_time_that_is_none_is_refused(by_prior: Recommender) -> None:
+    with pytest.raises(ConfigError, match="next tuesday") as caught:
+        by_prior.recommend("ann", at="next tuesday")
+    assert "2017-11-22T18:00" in (caught.value.hint or "")
+
+
+# The language model
+
+
+def test_the_model_ranks_as_brute_force_does(
+    store: Store, catalog: Catalog, engine: TransformersEngine, tiny_model: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    recommender = by_model(store, catalog, engine)
+    answer = recommender.recommend("ann", at=LATER)
+    [prompt] = recommender.prompts([Query(user_id="ann", at=LATER)])
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    expected = {}
+    for row, item in enumerate(catalog.items):
+        ids = recommender.encoded.ids(row)
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt.token_ids, *ids]])).logits[0].log_softmax(-1)
+        expected[item.title] = sum(float(logits[len(prompt.token_ids) + n - 1, i]) for n, i in enumerate(ids))
+    assert titles(answer) == sorted(expected, key=lambda title: -expected[title])
+    assert [item.logprob for item in answer.items] == pytest.approx(sorted(expected.values(), reverse=True), abs=1e-4)
+    assert all(item.probability is None for item in answer.items)
+    assert (answer.engine, answer.scoring, answer.model, answer.prompt) == (
+        "transformers",
+        "joint",
+        "tiny",
+        "next-item",
+    )
+
+
+def test_masked_scoring_is_a_distribution(store: Store, catalog: Catalog, engine: TransformersEngine) -> None:
+    answer = by_model(store, catalog, engine, scoring=Scoring(name="masked")).recommend("ann", at=LATER)
+    assert sum(item.probability or 0 for item in answer.items) == pytest.approx(1, abs=1e-6)
+    part = by_model(store, catalog, engine, scoring=Scoring(name="masked")).recommend(
+        "ann", at=LATER, exclude_seen=True
+    )
+    whole = {item.title: item.logprob for item in answer.items}
+    assert set(titles(part)) == {"Beer", "Eggs", "Tea"}
+    assert {item.title: item.logprob for item in part.items} == pytest.approx({t: whole[t] for t in titles(part)})
+
+
+def test_fused_scoring_without_the_model_is_the_prior(
+    store: Store, catalog: Catalog, engine: TransformersEngine, prior: Popularity, by_prior: Recommender
+) -> None:
+    scoring = Scoring(name="fused", gamma=0.0, beta=1.0)
+    fused = by_model(store, catalog, engine, prior=prior, scoring=scoring).recommend("bob", at=LATER)
+    alone = by_prior.recommend("bob", at=LATER)
+    assert titles(fused) == titles(alone)
+    assert [i.logprob for i in fused.items] == pytest.approx([i.logprob for i in alone.items])
+
+
+def test_one_run_for_many_gives_what_each_gets_alone(
+    store: Store, catalog: Catalog, engine: TransformersEngine
+) -> None:
+    recommender = by_model(store, catalog, engine)
+    together = recommender.recommend_many([Query(user_id=user, at=LATER, k=3) for user in ("ann", "bob", "zoe")])
+    for answer in together:
+        assert answer.items == recommender.recommend(answer.user_id, at=LATER, k=3).items
+
+
+def test_place_and_device_reach_the_prompt(store: Store, catalog: Catalog, engine: TransformersEngine) -> None:
+    recommender = by_model(store, catalog, engine)
+    [prompt] = recommender.prompts([Query(user_id="ann", at=LATER, place="harbour kiosk", device="tablet")])
+    now = prompt.lines[-1]
+    assert "harbour kiosk" in now
+    assert "tablet" in now
+    answer = recommender.recommend("ann", at=LATER, place="harbour kiosk", device="tablet")
+    assert (answer.context.place, answer.context.device) == ("harbour kiosk", "tablet")
+
+
+def test_the_trace_shows_every_stage_in_order(store: Store, catalog: Catalog, engine: TransformersEngine) -> None:
+    seen: list[tuple[str, str, Any]] = []
+    answer = by_model(store, catalog, engine).recommend(
+        "ann", at=LATER, k=2, trace=lambda user_id, stage, value: seen.append((user_id, stage, value))
+    )
+    assert [(user_id, stage) for user_id, stage, _ in seen] == [
+        ("ann", "history"),
+        ("ann", "prompt"),
+        ("ann", "search"),
+        ("ann", "rerank"),
+    ]
+    values = {stage: value for _, stage, value in seen}
+    assert len(values["history"].moments) == 4
+    assert [catalog.items[row].title for row in values["search"].rows] == titles(answer)
+    assert list(answer.timings_s) == ["history", "prompt", "search", "rerank"]
+    assert all(seconds > 0 for seconds in answer.timings_s.values())
+
+
+# Reranking
+
+
+def test_the_search_finds_enough_for_the_rerankers(store: Store, catalog: Catalog, prior: Popularity) -> None:
+    recommender = Recommender(store=store, catalog=catalog, prior=prior, rerankers=[Diversity(per_category=1, pool=5)])
+    # Without diversity ann's three would be milk, bread, then eggs or beer; eggs are dairy, as milk is.
+    assert titles(recommender.recommend("ann", at=LATER, k=3)) == ["Milk", "Bread", "Beer"]
+    assert titles(recommender.recommend("cat", at=LATER, k=3)) == ["Milk", "Bread", "Beer"]
+    plain = Recommender(store=store, catalog=catalog, prior=prior)
+    assert titles(plain.recommend("cat", at=LATER, k=3)) == ["Milk", "Bread", "Eggs"]
+
+
+# Shape
+
+
+def test_the_answer_as_json(by_prior: Recommender, catalog: Catalog) -> None:
+    answer = by_prior.recommend("ann", at=LATER, k=1, place="corner shop")
+    shown = json.loads(json.dumps(answer.to_dict()))
+    assert shown.pop("timings_s").keys() == {"history", "search", "rerank"}
+    [item] = shown.pop("items")
+    assert item.keys() == {"rank", "item_id", "title", "logprob", "probability", "score"}
+    assert item["score"] == item["logprob"] == pytest.approx(np.log(item["probability"]))
+    assert shown == {
+        "user_id": "ann",
+        "at": "2025-06-16T09:00:00-04:00",
+        "context": {"time_zone": "America/New_York", "place": "corner shop"},
+        "model": None,
+        "prompt": None,
+        "catalog": catalog.fingerprint,
+        "engine": "none",
+        "scoring": "prior",
+        "notes": [],
+    }
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(
+    st.sampled_from(["ann", "bob", "cat", "zoe", "", "👻\n| ;"]),
+    st.datetimes(datetime(2025, 5, 1), datetime(2025, 7, 1)),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_a_list_is_ordered_real_and_without_repeats(
+    by_prior: Recommender, user_id: str, at: datetime, k: int, exclude_seen: bool
+) -> None:
+    at = at.replace(tzinfo=UTC)
+    [answer] = by_prior.recommend_many([Query(user_id=user_id, at=at, k=k, exclude_seen=exclude_seen)])
+    ids = [item.item_id for item in answer.items]
+    had = {event.item_id for event in corner_shop.events() if event.user_id == user_id and event.at < at}
+    assert len(ids) == min(k, 5 - len(had) * exclude_seen)
+    assert len(set(ids)) == len(ids)
+    assert set(ids) <= {item.item_id for item in corner_shop.ITEMS}
+    assert not (exclude_seen and had & set(ids))
+    assert all(one.score >= other.score for one, other in itertools.pairwise(answer.items))
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [({}, "engine, a prior or both"), ({"engine": object()}, "prompt template")],
+)
+def test_parts_that_cannot_answer_are_refused(store: Store, catalog: Catalog, parts: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Recommender(store=store, catalog=catalog, **parts)
+
+
+def test_fused_scoring_asks_for_a_prior(store: Store, catalog: Catalog, engine: TransformersEngine) -> None:
+    with pytest.raises(ConfigError, match="needs a prior"):
+        by_model(store, catalog, engine, scoring=Scoring(name="fused"))
+
+
+def test_a_prompt_needs_an_engine(by_prior: Recommender) -> None:
+    with pytest.raises(ConfigError, match="no prompt"):
+        by_prior.prompts([Query(user_id="ann")])
+
+
+def test_importing_genrec_and_answering_from_the_prior_loads_no_model_library(tmp_path: Path) -> None:
+    shop = corner_shop.make_workspace(tmp_path / "shop", {"priors": {"popularity": {"strength": 1.0}}})
+    script = f"""
+import sys, genrec
+assert not {{"numpy", "pyarrow", "sqlalchemy"}} & set(sys.modules)
+with genrec.open({str(shop)!r}) as workspace:
+    print(workspace.recommender().recommend("bob", at="2025-06-16T09:00", k=1).items[0].title)
+assert not {{"torch", "transformers", "vllm"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "Beer\n"
+
+
+def test_the_public_names_are_there() -> None:
+    assert all(getattr(genrec, name) is not None for name in genrec.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = genrec.nonsense

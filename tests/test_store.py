@@ -400,17 +400,17 @@ def test_no_byte_of_a_forgotten_person_stays_in_the_file(tmp_path: Path) -> None
     with Store.open(tmp_path / "store.db") as store:
         for _ in range(6):
             events = [
-                bought("i" * rng.randrange(400), rng.random(), user_id=who, event_id=f"{who}-{rng.randrange(40)}")
+                bought("i" * rng.randrange(600), rng.random(), user_id=who, event_id=f"{who}-{rng.randrange(60)}")
                 for who in rng.choices(people, k=1500)
             ]
             append(store, *events)
             users = [User(user_id=who, attributes={"k": "v" * rng.randrange(500)}) for who in people]
             store.put("users", [batch("users", users)])
-        for who in people[:8]:
+        for who in people[:40]:
             assert who.encode() in files()
             store.forget(who)
             assert who.encode() not in files()
-        assert people[8].encode() in files()
+        assert people[40].encode() in files()
 
 
 def test_forgetting_says_when_a_reader_keeps_old_pages(tmp_path: Path) -> None:

@@ -51,7 +51,14 @@ def queries(workspace: Workspace, *, n_people: int, k: int) -> list[Query]:
 
 def prompts_of(recommender: Recommender, asked: Sequence[Query]) -> list[list[int]]:
     """The prompts that `Recommender.recommend_many` writes for these queries."""
-    return [list(prompt.token_ids) for prompt in recommender.prompts(asked)]
+    prompts: list[list[int]] = []
+
+    def note(user_id: str, stage: str, value: Any) -> None:
+        if stage == "prompt":
+            prompts.append(list(value.token_ids))
+
+    recommender.recommend_many(asked, trace=note)
+    return prompts
 
 
 def decode(recommender: Recommender, asked: Sequence[Query], *, n_repeats: int, say: Say) -> Row:
@@ -62,10 +69,9 @@ def decode(recommender: Recommender, asked: Sequence[Query], *, n_repeats: int, 
     """
     engine = recommender.engine
     assert engine is not None
-    prompts = prompts_of(recommender, asked)
+    prompts = prompts_of(recommender, asked)  # also whatever the first call sets up
     groups = [[i] for i in range(len(asked))] if isinstance(engine, TransformersEngine) else [range(len(asked))]
     repeats = 1 if len(groups) > 1 else n_repeats
-    recommender.recommend_many(asked[:2])  # whatever the first call sets up
     pairs: list[tuple[float, float]] = []
     before = dict(vars(engine.usage))
     prefilled = 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from genrec.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from genrec.engines.base import Engine
     from genrec.priors.base import Prior
     from genrec.rerank import Reranker
@@ -45,3 +47,11 @@ def genrec_sources() -> Mapping[str, type[Source]]:
     from genrec.sources.file import FileSource
 
     return {"file": FileSource}
+
+
+@hookimpl
+def genrec_prompts() -> Mapping[str, Traversable]:
+    """The templates that come with genrec."""
+    from genrec.prompt import bundled_prompts
+
+    return {"genrec": bundled_prompts()}

@@ -45,4 +45,4 @@ def genrec_engines() -> Mapping[str, type[Engine]]:  # type: ignore[empty-body]
 
 @hookspec
 def genrec_prompts() -> Mapping[str, Traversable]:  # type: ignore[empty-body]
-    """Folders of prompt templates, by the name that prefixes them (core's have none)."""
+    """Folders of prompt templates; the name says whose they are. A workspace's own templates come first."""

@@ -131,12 +131,12 @@ def bundled_prompts() -> Traversable:
     return inside if inside.is_dir() else Path(__file__).parents[1] / "prompts"
 
 
-def load_template(name: str, folders: Sequence[Traversable] = ()) -> Template:
+def load_template(name: str, folders: Sequence[Traversable]) -> Template:
     """Find a template by name, or by the path of a file.
 
     Args:
         name: A name such as ``next-item``, or a path that ends in ``.md.j2``.
-        folders: Where to look before the bundled templates, first to last.
+        folders: Where to look, first to last.
 
     Raises:
         PromptError: If there is no such template, or its front matter is wrong.
@@ -144,7 +144,7 @@ def load_template(name: str, folders: Sequence[Traversable] = ()) -> Template:
     if name.endswith(SUFFIX):
         folders = [Path(name).parent, *folders]
         name = Path(name).name.removesuffix(SUFFIX)
-    loader = _Loader([*folders, bundled_prompts()])
+    loader = _Loader(folders)
     environment = ImmutableSandboxedEnvironment(
         loader=loader,
         undefined=jinja2.StrictUndefined,
@@ -176,9 +176,9 @@ def load_template(name: str, folders: Sequence[Traversable] = ()) -> Template:
     return template
 
 
-def template_names(folders: Sequence[Traversable] = ()) -> list[str]:
-    """Names of all templates in the folders and the bundled ones."""
-    return sorted({name for folder in [*folders, bundled_prompts()] for name in _names(folder)})
+def template_names(folders: Sequence[Traversable]) -> list[str]:
+    """Names of all templates in the folders."""
+    return sorted({name for folder in folders for name in _names(folder)})
 
 
 def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:

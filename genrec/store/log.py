@@ -22,6 +22,7 @@ from genrec.events import SCHEMAS, Event, Kind, User, event_of, from_json
 from genrec.store.append import Appended, append_batch
 from genrec.store.connection import connect, outside_transactions, writing
 from genrec.store.rows import Names, check
+from genrec.store.summary import Summary, summarise
 from genrec.store.tables import CURRENT, edges, events, item_texts, items, metadata, sources, users
 
 _BATCH = 20_000  # rows of a record batch read back, and of a statement that writes
@@ -39,28 +40,6 @@ class Forgotten:
     """1 if the person had a row of their own, else 0."""
     n_edges: int
     """Relations from and to the person."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How much the store holds."""
-
-    n_events: int
-    """Events, each counted once."""
-    n_superseded: int
-    """Old versions of corrected events, kept beside them."""
-    n_users: int
-    """Different people known by a row of their own or by an event."""
-    n_items: int
-    n_edges: int
-    sources: Mapping[str, int]
-    """Events of each source, by its name."""
-    first_at: datetime | None
-    """Instant of the earliest event."""
-    last_at: datetime | None
-    """Instant of the latest event."""
-    n_bytes: int
-    """Size on disk, indexes and write-ahead log of a SQLite file included."""
 
 
 class Store:
@@ -321,38 +300,8 @@ class Store:
 
     def summary(self) -> Summary:
         """Count what is there."""
-        n_events = select(sources.c.name, func.count().label("n")).join_from(events, sources).where(CURRENT)
         with self._engine.begin() as connection:
-
-            def number(query: Select[Any]) -> Any:
-                return connection.execute(query).scalar_one()
-
-            people = union(select(users.c.user_id), select(events.c.user_id).where(CURRENT)).subquery()
-            by_source = n_events.group_by(sources.c.name).order_by(sources.c.name)
-            counts: dict[str, int] = {row.name: row.n for row in connection.execute(by_source)}
-            first_at = number(select(func.min(events.c.at)).where(CURRENT))
-            last_at = number(select(func.max(events.c.at)).where(CURRENT))
-            return Summary(
-                n_events=sum(counts.values()),
-                n_superseded=number(select(func.count()).select_from(events)) - sum(counts.values()),
-                n_users=number(select(func.count()).select_from(people)),
-                n_items=number(select(func.count()).select_from(items)),
-                n_edges=number(select(func.count()).select_from(edges)),
-                sources=counts,
-                first_at=None if first_at is None else _EPOCH + timedelta(microseconds=first_at),
-                last_at=None if last_at is None else _EPOCH + timedelta(microseconds=last_at),
-                n_bytes=self._n_bytes(connection),
-            )
-
-    def _n_bytes(self, connection: Connection) -> int:
-        if self._engine.dialect.name == "sqlite":
-            file = Path(
-                connection.execute(text("SELECT file FROM pragma_database_list WHERE name = 'main'")).scalar_one()
-            )
-            parts = (file, file.with_name(file.name + "-wal"))
-            return sum(part.stat().st_size for part in parts if part.exists())
-        size = text("SELECT pg_total_relation_size(CAST(:name AS regclass))")
-        return sum(connection.execute(size, {"name": name}).scalar_one() for name in metadata.tables)
+            return summarise(connection)
 
 
 def _microseconds(at: datetime) -> int:

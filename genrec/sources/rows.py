@@ -131,7 +131,7 @@ def text_column(values: pa.Array) -> pa.Array:
     try:
         return pc.cast(values, pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return pa.array([as_text(value) for value in values.to_pylist()], pa.string())
+        return pa.array([as_text(value) for value in _python(values)], pa.string())
 
 
 def _texts(name: str, values: pa.Array, faults: _Faults, *, required: bool) -> pa.Array:
@@ -233,7 +233,7 @@ def _bag(chunk: Chunk, layout: Layout, faults: _Faults) -> pa.Array:
         {key: value for key, value in zip(texts, row, strict=True) if value} for row in _transposed(texts, chunk)
     ]
     if whole is not None:
-        for position, value in enumerate(whole.to_pylist()):
+        for position, value in enumerate(_python(whole)):
             try:
                 pairs = _pairs(value)
             except ValueError:
@@ -245,6 +245,14 @@ def _bag(chunk: Chunk, layout: Layout, faults: _Faults) -> pa.Array:
 
 def _transposed(texts: Mapping[str, list[str | None]], chunk: Chunk) -> Iterator[tuple[str | None, ...]]:
     return zip(*texts.values(), strict=True) if texts else iter([()] * len(chunk.rows))
+
+
+def _python(values: pa.Array) -> list[Any]:
+    """Values as Python objects; nothing where Python cannot say one of them, such as a date in the year 300,000."""
+    try:
+        return values.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        return [None] * len(values)
 
 
 def _pairs(value: Any) -> dict[str, str]:

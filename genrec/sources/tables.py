@@ -154,7 +154,7 @@ class CsvTable(_TextTable):
                     keep = np.flatnonzero(widths == n_names)
                     rows, numbers = [rows[i] for i in keep], numbers[keep]
                 columns = {}
-                for name, values in zip(self.names, zip(*rows, strict=True), strict=False):
+                for name, values in zip(self.names, zip(*rows, strict=True) if rows else [()] * n_names, strict=True):
                     if wanted is not None and name not in wanted:
                         continue
                     column = pa.array(values, pa.string())

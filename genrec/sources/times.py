@@ -2,7 +2,8 @@
 
 Reads ISO 8601 with or without a zone, epoch seconds, milliseconds, microseconds and nanoseconds (told apart by size)
 and Arrow's own types. A time without a zone is read by the clock it is given, never by a guessed one; an hour that a
-daylight-saving change skipped or repeated is a fault. Knows nothing of files or rows; faults carry positions.
+daylight-saving change skipped or repeated is a fault (Arrow knows those changes from 1902 to 2037). Knows nothing of
+files or rows; faults carry positions.
 """
 
 from __future__ import annotations
@@ -96,9 +97,10 @@ def _split(values: pa.Array, time_format: str | None, faults: dict[int, str]) ->
     """Values as (instants, wall-clock times): each row has at most one of the two."""
     none_at, none_wall = pa.nulls(len(values), INSTANT), pa.nulls(len(values), WALL)
     kind = values.type
-    if pa.types.is_timestamp(kind) and kind.tz:
-        return pc.cast(values, INSTANT, safe=False), none_wall
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        values = _fitting(values, faults)
+        if pa.types.is_timestamp(kind) and kind.tz:
+            return pc.cast(values, INSTANT, safe=False), none_wall
         return none_at, pc.cast(values, WALL, safe=False)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _epochs(values, faults)
@@ -117,6 +119,16 @@ def _split(values: pa.Array, time_format: str | None, faults: dict[int, str]) ->
             return read, none_wall
         return (none_at, read) if target == WALL else _epochs(read, faults)
     return _one_by_one(texts, _any_spelling, faults)
+
+
+def _fitting(values: pa.Array, faults: dict[int, str]) -> pa.Array:
+    """Timestamps without those that a coarse unit can say and microseconds cannot: they would wrap around."""
+    zone = UTC if pa.types.is_timestamp(values.type) and values.type.tz else None
+    low, high = (pa.scalar(bound.replace(tzinfo=zone)).cast(values.type, safe=False) for bound in (EARLIEST, LATEST))
+    outside = pc.fill_null(pc.or_(pc.less(values, low), pc.greater(values, high)), False)
+    for position in np.flatnonzero(outside):
+        faults[int(position)] = "lies outside the years 1900 to 2199"
+    return pc.if_else(outside, pa.scalar(None, values.type), values)
 
 
 def _at_home(wall: pa.Array, zone: str, faults: dict[int, str]) -> pa.Array:

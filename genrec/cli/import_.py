@@ -20,7 +20,7 @@ from genrec.cli._common import Advance, json_option, print_json, progress, works
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
 from genrec.events import Kind
-from genrec.plugins import Registry
+from genrec.plugins import installed
 from genrec.sources.base import Problem, Source
 from genrec.store import Appended, Store
 
@@ -202,7 +202,7 @@ def _ids(batches: Iterator[pa.RecordBatch], column: str) -> set[str]:
 
 
 def _build(source: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Source:
-    registry = Registry()
+    registry = installed()
     if source not in registry.names("sources") and Path(source).is_file():
         raise ConfigError(
             f"{source} is a file, and the first word is the source that reads it",

@@ -1,0 +1,124 @@
+"""`genrec describe`: numbers that can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec.cli import main
+from genrec.cli.describe import Description, describe
+from genrec.events import Context, Event, Item, User, batch
+from genrec.store import Store
+
+START = datetime(2024, 1, 1, 9, tzinfo=UTC)
+
+
+def event(user_id: str, item_id: str, hours: int, place: str | None = None) -> Event:
+    return Event(
+        user_id=user_id, item_id=item_id, at=START + timedelta(hours=hours), action="buy", context=Context(place=place)
+    )
+
+
+# ann buys milk and bread together, then milk again; bob buys a thing nobody has heard of.
+EVENTS = [
+    event("ann", "milk", 0, "store 1"),
+    event("ann", "bread", 0, "store 1"),
+    event("ann", "milk", 24, "store 2"),
+    event("bob", "moon", 48),
+]
+ITEMS = [
+    Item(item_id="milk", title="Milk"),
+    Item(item_id="bread", title="Bread"),
+    Item(item_id="loaf", title=" bread"),
+    Item(item_id="tea", title="Tea"),
+]
+USERS = [User(user_id="ann"), User(user_id="cid")]
+
+
+def described(events: Iterable[Event], size: int = 1_000) -> Description:
+    rows = list(events)
+    batches: list[pa.RecordBatch] = [batch("events", rows[i : i + size]) for i in range(0, len(rows), size)]
+    return describe(items=[batch("items", ITEMS)], users=[batch("users", USERS)], edges=[], events=batches)
+
+
+@pytest.mark.parametrize("size", [1, 2, 1_000])
+def test_what_can_be_counted_by_hand(size: int) -> None:
+    found = described(EVENTS, size)
+    assert (found.n_users, found.n_users_listed, found.n_items, found.n_items_used, found.n_events) == (2, 2, 4, 2, 4)
+    assert (found.first_at, found.last_at) == (START, START + timedelta(hours=48))
+    assert found.density == 2 / 8  # ann-milk and ann-bread, of two people times four items
+    assert found.events_per_user == {"0%": 1, "25%": 1.5, "50%": 2, "75%": 2.5, "100%": 3}
+    assert found.moments_per_user == 1.5
+    assert found.actions == {"buy": 4}
+    assert (found.places, found.n_places) == ({"store 1": 2, "store 2": 1}, 2)
+    assert found.tied == 2 / 4
+    assert found.repeated == 1 / 4
+    assert (found.n_unknown_items, found.n_unknown_item_events) == (1, 1)
+    assert found.n_duplicate_titles == 2
+
+
+def test_findings_are_in_words() -> None:
+    said = "\n".join(described(EVENTS).findings)
+    for words in (
+        "25% of the events (1) name 1 item the catalogue does not have",
+        "2 items of the catalogue never occurred",
+        "2 items share their title",
+        "50% of the events share person and instant",
+        "25% of the events repeat an item",
+        "two instants or fewer",
+        "No event says by which clock",
+        "less than two months",
+    ):
+        assert words in said
+
+
+def test_clean_data_has_nothing_to_find() -> None:
+    context = Context(time_zone="UTC")
+    clean = [
+        Event(user_id=user, item_id=item, at=START + timedelta(days=days), context=context)
+        for user in ("ann", "bob")
+        for days, item in ((0, "milk"), (40, "bread"), (80, "tea"), (90, "loaf"), (95, "milk"))
+    ]
+    found = described(clean)
+    assert found.repeated == 2 / 10
+    assert [line for line in found.findings if "share their title" not in line and "repeat an item" not in line] == []
+
+
+def test_nothing_at_all() -> None:
+    found = described([])
+    assert (found.n_events, found.density, found.first_at) == (0, None, None)
+    assert "genrec import" in found.findings[0]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["milk", "tea", "moon"]), st.integers(0, 3)), min_size=1)
+)
+def test_shares_agree_with_a_plain_count(rows: list[tuple[str, str, int]]) -> None:
+    found = described([event(*row) for row in rows], size=3)
+    tied = sum(sum((u, h) == (user, hour) for u, _, h in rows) > 1 for user, _, hour in rows)
+    repeated = sum(any((u, i) == (user, item) and h < hour for u, i, h in rows) for user, item, hour in rows)
+    assert found.tied == pytest.approx(tied / len(rows))
+    assert found.repeated == pytest.approx(repeated / len(rows))
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "genrec.toml").write_text("")
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.put("items", [batch("items", ITEMS)])
+        store.append([batch("events", EVENTS)], source="test")
+    result = CliRunner().invoke(main, ["describe", "--workspace", str(tmp_path)])
+    assert result.exit_code == 0, result.stderr
+    for words in ("2 people with events", "4 items in the catalogue, 2 of them used", "2 places: store 1 2, store 2 1"):
+        assert words in result.stdout
+    found = json.loads(CliRunner().invoke(main, ["describe", "--workspace", str(tmp_path), "--json"]).stdout)
+    assert found["n_events"] == 4
+    assert found["first_at"] == str(START)
+    assert found["findings"]

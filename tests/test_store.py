@@ -38,7 +38,16 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a new, empty store may be made."""
     if request.param == "sqlite":
         return str(tmp_path / "store.db")
-    return new_database(request.getfixturevalue("postgres"))
+    return new_schema(request.getfixturevalue("postgres"))
+
+
+def new_schema(server: str) -> str:
+    import psycopg
+
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{server}?options=-csearch_path%3D{name}"
 
 
 def new_database(server: str) -> str:

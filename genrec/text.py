@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _CHAT_MARKER = re.compile(r"<\s*[|｜/]|[|｜]\s*>|<(?=\w+_?\w*>)|\[\s*/?\s*(?=INST|SYS)", re.IGNORECASE)
-"""What opens or closes special tokens in the chat formats in use: ``<|…|>``, ``</s>``, ``<start_of_turn>``, ``[INST]``."""
+"""What opens or closes special tokens in chat formats: ``<|…|>``, ``</s>``, ``<start_of_turn>``, ``[INST]``."""
 
 
 def clean(text: str, *, max_chars: int = 80) -> str:

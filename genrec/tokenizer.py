@@ -47,6 +47,25 @@ class Tokenizer(Protocol):
         ...
 
 
+class ByteTokenizer:
+    """One id a byte: for looking at prompts where no model is, and for tests."""
+
+    n_vocab = 256
+    fingerprint = "utf-8"
+
+    def encode(self, texts: Sequence[str], *, after: str = "") -> list[list[int]]:
+        """UTF-8 bytes of each text."""
+        return [list(text.encode(errors="replace")) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of UTF-8 bytes."""
+        return bytes(ids).decode(errors="replace")
+
+    def chat(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """The texts, one paragraph each."""
+        return [byte for _, text in turns for byte in f"{text}\n\n".encode(errors="replace")]
+
+
 class HfTokenizer:
     """The tokenizer of a Hugging Face model folder.
 
@@ -83,7 +102,9 @@ class HfTokenizer:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self._hf(list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False)
+        encoded = self._hf(
+            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+        )
         return [list(ids) for ids in encoded["input_ids"]]
 
     def encode(self, texts: Sequence[str], *, after: str = "") -> list[list[int]]:

@@ -25,7 +25,7 @@ from genrec.cli._common import json_option, print_json, workspace_option
 from genrec.config import FILE, Settings, load_settings
 from genrec.errors import GenrecError, ModelError
 from genrec.models import model_folder
-from genrec.packaged import ALIASES, cache_folder
+from genrec.packaged import cache_folder
 from genrec.plugins import installed
 
 VLLM = "0.32"
@@ -244,8 +244,9 @@ def _model(name: str) -> Check:
     try:
         return Check(name="model", state="ok", found=f"{name} in {model_folder(name)}")
     except ModelError as error:
-        state: Literal["missing", "broken"] = "missing" if name in ALIASES else "broken"
-        return Check(name="model", state=state, found=str(error), advice=error.hint or "")
+        advice = error.hint or ""
+        state: Literal["missing", "broken"] = "missing" if advice.startswith("genrec models get") else "broken"
+        return Check(name="model", state=state, found=str(error), advice=advice)
 
 
 def _store(settings: Settings, workspace: Path) -> Check:

@@ -53,8 +53,9 @@ class Scoring:
         if self.name == "masked":
             return _normalise(logprob)
         assert mass is not None, "fused scoring needs the prior's mass"
-        with np.errstate(divide="ignore"):
-            return _normalise(self.gamma * logprob + self.beta * np.log(mass))
+        alive = mass > 0
+        prior = np.log(mass, out=np.full(len(mass), -np.inf), where=alive)
+        return _normalise(np.where(alive, self.gamma * logprob + self.beta * np.where(alive, prior, 0.0), -np.inf))
 
 
 def _normalise(logits: np.ndarray) -> np.ndarray:

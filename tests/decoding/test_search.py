@@ -88,8 +88,9 @@ def brute_force(
                 logits = np.array([logprob[t] for t in tokens])
                 if scoring.name == "fused":
                     masses = np.array([siblings[t] for t in tokens])
-                    with np.errstate(divide="ignore"):
-                        logits = scoring.gamma * logits + scoring.beta * np.log(masses)
+                    with np.errstate(divide="ignore", invalid="ignore"):
+                        fused = scoring.gamma * logits + scoring.beta * np.log(masses)
+                    logits = np.where(masses > 0, fused, -np.inf)
                 weights = logits - np.log(np.exp(logits).sum())
                 total += weights[tokens.index(token)]
         totals[row] = total
@@ -103,7 +104,13 @@ catalogues = st.lists(
     unique=True,
 )
 scorings = st.sampled_from(
-    [Scoring(name="joint"), Scoring(name="masked"), Scoring(name="fused", gamma=0.7, beta=1.2), Scoring(name="fused")]
+    [
+        Scoring(name="joint"),
+        Scoring(name="masked"),
+        Scoring(name="fused", gamma=0.7, beta=1.2),
+        Scoring(name="fused", gamma=0.0),
+        Scoring(name="fused", beta=0.0),
+    ]
 )
 
 

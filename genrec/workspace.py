@@ -20,6 +20,7 @@ from genrec.config import Settings, load_settings
 from genrec.context import Words
 from genrec.decoding.scoring import Scoring
 from genrec.engines.base import Engine
+from genrec.engines.quiet import quiet_start
 from genrec.errors import ConfigError, StoreError
 from genrec.events import items_of
 from genrec.models import model_folder
@@ -135,7 +136,7 @@ class Workspace:
         if name not in self._engines:
             build: Callable[..., Engine] = self.registry.get("engines", name)
             folder = model_folder(self.settings.model)
-            with self._loading("engine"):
+            with self._loading("engine"), quiet_start():
                 try:
                     self._engines[name] = build(
                         folder,

@@ -17,7 +17,7 @@ from genrec.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from genrec.prompt import Prompt
-    from genrec.recommendation import Recommendation
+    from genrec.recommendation import RankedItem, Recommendation
     from genrec.recommender import Recommender
     from genrec.store import Store
     from genrec.workspace import Workspace
@@ -159,6 +159,7 @@ def _load(opened: Workspace, clock: _Clock) -> Recommender | None:
         return None
     model = opened.settings.model
     _heading("3", f"The language model: {model} on {name}")
+    click.echo("   … the last lines of history that it read   ▸ the line of the moment, which it goes on with")
     with clock("model found or fetched"):
         fetch(model, progress)
     with clock(f"{name} started, catalogue encoded"), progress(f"starting {name}"):
@@ -197,16 +198,20 @@ def _show_lines(pair: Sequence[Prompt]) -> None:
 
 
 def _side_by_side(pair: Sequence[Recommendation]) -> str:
-    """Two lists beside each other, each with its log-probabilities."""
+    """Two lists beside each other, with probabilities where there are any and log-probabilities where not."""
     heads = [f"{answer.at:%A %-d %B, %H:%M}" for answer in pair]
     lines = ["     " + "".join(head.ljust(COLUMN) for head in heads).rstrip()]
     for rank in range(max(len(answer.items) for answer in pair)):
         cells = [
-            f"{item.rank}  {item.logprob:7.2f}  {_cut(item.title, 32)}"
+            f"{item.rank}  {_number(item)}  {_cut(item.title, 32)}"
             for item in (answer.items[rank] for answer in pair if rank < len(answer.items))
         ]
         lines.append("     " + "".join(cell.ljust(COLUMN) for cell in cells).rstrip())
     return "\n".join(lines)
+
+
+def _number(item: RankedItem) -> str:
+    return f"{item.logprob:6.2f}" if item.probability is None else f"{item.probability:6.1%}"
 
 
 def _explain() -> None:

@@ -145,7 +145,8 @@ class FileSource(Source):
             table = CsvTable(name, open_, self.encoding, self.delimiter)
         else:
             table = JsonTable(name, open_, self.encoding, lines=True if format_ == "jsonl" else None)
-        kind = self.kind or sniff_kind(Path(name).stem, table.names)
+        said = [each for each, column in self.columns.items() if column in table.names]
+        kind = self.kind or sniff_kind(Path(name).stem, [*table.names, *said])
         layout = lay_out(kind, table.names, self.columns, where=name, open_ended=table.open_ended)
         return _Input(name=name, table=table, layout=layout)
 
@@ -168,8 +169,8 @@ class FileSource(Source):
         if first is None:
             return ""
         words = spelling(first, self.time_format)
-        own = "its own time_zone" if file.layout.columns.get("time_zone") in file.table.names else None
-        zone = self.time_zone or own or "no zone yet"
+        own = "the row's time zone" if file.layout.columns.get("time_zone") in file.table.names else None
+        zone = self.time_zone or own or "… a zone that is still to be named"
         clock = f", read by the clock of {zone}" if "without" in words else ""
         return f" ({words}{clock})"
 

@@ -62,7 +62,7 @@ BAG: Mapping[Kind, str | None] = {"events": "extra", "items": "attributes", "use
 _STEMS: Mapping[Kind, str] = {
     "events": "event|rating|interaction|purchase|transaction|order|click|view|play|log|history|session",
     "items": "item|product|movie|catalog|article|track|book|recipe",
-    "users": "user|customer|household|member|visitor|people",
+    "users": "user|customer|household|member|visitor|people|person",
     "edges": "edge|friend|follow|trust|social",
 }
 
@@ -80,27 +80,26 @@ class Layout:
     """Columns that become nothing."""
 
 
-def sniff_kind(stem: str, names: Sequence[str]) -> Kind:
+def sniff_kind(stem: str, names: Collection[str]) -> Kind:
     """Tell what a table holds.
 
     Args:
         stem: The file's name without folder and suffix.
-        names: Its columns.
+        names: Its columns, and the fields that a person has given it.
 
     Raises:
-        DataError: If its columns fit no kind.
+        DataError: If its columns and its name fit no kind.
     """
     fits = [kind for kind in REQUIRED if all(_find(kind, field, names) for field in REQUIRED[kind])]
     hinted = [kind for kind, pattern in _STEMS.items() if re.search(pattern, stem.lower())]
-    if "users" in fits and "users" not in hinted and _find("events", "item_id", names):
-        fits.remove("users")  # a column of users fits almost anything
     for kind in ("events", *hinted):
         if kind in fits:
             return kind
     if hinted:
         return hinted[0]  # the columns do not fit, and the layout will say which is missing
-    for kind in ("items", "edges", "users"):
-        if kind in fits:
+    # A column of users fits almost anything and so do two columns of ids; the project's own names are a clear word.
+    for kind in ("items", "edges"):
+        if kind in fits and (kind == "items" or {"from_id", "to_id"} <= set(names)):
             return kind
     raise DataError(
         f"cannot tell whether {stem!r} holds events, items, users or edges; its columns are {_listed(names)}",
@@ -123,19 +122,7 @@ def lay_out(kind: Kind, names: Sequence[str], given: Mapping[str, str], *, where
         ConfigError: If no kind has a given field.
         DataError: If a required column or a given one is missing, or a column that is taken stands there twice.
     """
-    bag_name = BAG[kind]
-    columns: dict[str, str] = {}
-    bag: dict[str, str] = {}
-    for field, column in given.items():
-        prefix, dot, key = field.partition(".")
-        if dot and prefix in BAG.values():
-            if prefix == bag_name and column:
-                bag[key] = column
-        elif field in SYNONYMS[kind]:
-            columns[field] = column
-        elif not any(field in fields for fields in SYNONYMS.values()):
-            every = sorted({known for fields in SYNONYMS.values() for known in fields})
-            raise ConfigError(f"no field {field!r}.{_close(field, every)}", hint=f"Fields: {', '.join(every)}.")
+    columns, bag = _given(kind, given)
     for column in (*columns.values(), *bag.values()):
         if column and column not in names and not open_ended:
             raise DataError(f"{where} has no column {column!r}.{_close(column, names)} It has {_listed(names)}.")
@@ -147,24 +134,44 @@ def lay_out(kind: Kind, names: Sequence[str], given: Mapping[str, str], *, where
                 columns[field] = found or field
                 taken.add(columns[field])
     columns = {field: columns[field] for field in SYNONYMS[kind] if columns.get(field)}
+    rest = [name for name in dict.fromkeys(names) if name not in taken and name]
     for field in REQUIRED[kind]:
         if field not in columns:
-            _say_missing(kind, field, names, where)
-    rest = [name for name in dict.fromkeys(names) if name not in taken and name]
-    refused = {f"{bag_name}.{name}" for name in rest} & {field for field, column in given.items() if not column}
-    if kind in ("items", "users"):  # whatever else is known of them describes them
-        bag |= {name: name for name in rest if name not in bag and f"{bag_name}.{name}" not in refused}
-    elif bag_name in rest:
-        bag[bag_name] = bag_name
-    for column in (*columns.values(), *bag.values()):
-        if (n := list(names).count(column)) > 1:
-            places = " and ".join(str(i) for i, name in enumerate(names, 1) if name == column)
+            guess = _closest(field, rest)
             raise DataError(
-                f"{where} has the column {column!r} {n} times (columns {places})",
+                f"{where} has no column for {field}, which {kind} need; it has {_listed(names)}",
+                hint=f"Name it: --column {field}={guess or 'COLUMN'}" + (" (a guess from its name)." if guess else "."),
+            )
+    if kind in ("items", "users"):  # whatever else is known of them describes them
+        bag |= {name: name for name in rest if name not in bag and given.get(f"attributes.{name}") != ""}
+    elif BAG[kind] in rest:
+        bag["extra"] = "extra"
+    used = [*columns.values(), *bag.values()]
+    for column in used:
+        places = [str(i) for i, name in enumerate(names, 1) if name == column]
+        if len(places) > 1:
+            raise DataError(
+                f"{where} has the column {column!r} {len(places)} times (columns {' and '.join(places)})",
                 hint="Rename all but one of them, so that it is clear which is meant.",
             )
-    used = {*columns.values(), *bag.values()}
     return Layout(kind=kind, columns=columns, bag=bag, left_out=[name for name in rest if name not in used])
+
+
+def _given(kind: Kind, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a person has said, as fields of this kind and keys of its key-value field."""
+    columns: dict[str, str] = {}
+    bag: dict[str, str] = {}
+    every = sorted({field for fields in SYNONYMS.values() for field in fields})
+    for field, column in given.items():
+        prefix, dot, key = field.partition(".")
+        if dot and prefix in BAG.values():
+            if prefix == BAG[kind] and column:
+                bag[key] = column
+        elif field in SYNONYMS[kind]:
+            columns[field] = column
+        elif field not in every:
+            raise ConfigError(f"no field {field!r}.{_close(field, every)}", hint=f"Fields: {', '.join(every)}.")
+    return columns, bag
 
 
 def _find(kind: Kind, field: str, names: Collection[str]) -> str | None:
@@ -187,14 +194,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _say_missing(kind: Kind, field: str, names: Sequence[str], where: str) -> None:
-    close = difflib.get_close_matches(_plain(field), [_plain(name) for name in names], n=1, cutoff=0.5)
-    guess = next((name for name in names if close and _plain(name) == close[0]), None)
-    raise DataError(
-        f"{where} has no column for {field}, which {kind} need; it has {_listed(names)}",
-        hint=f"Name it: --column {field}={guess or 'COLUMN'}"
-        + (" (a guess from its name)." if guess else ". The first row of a CSV file must name the columns."),
-    )
+def _closest(field: str, names: Sequence[str]) -> str | None:
+    """The column whose name is most like a field's."""
+    plain = {_plain(name): name for name in names}
+    close = difflib.get_close_matches(_plain(field), plain, n=1, cutoff=0.5)
+    return plain[close[0]] if close else None
 
 
 def _close(name: str, known: Sequence[str]) -> str:
@@ -202,6 +206,6 @@ def _close(name: str, known: Sequence[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:12]) or "none"
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(repr(name[:40]) for name in list(names)[:12]) or "none"
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")

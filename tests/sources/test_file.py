@@ -155,6 +155,17 @@ class TestSniffing:
         rows, _ = read(write(tmp_path / "items.jsonl", "\n".join(lines)), "items")
         assert rows[-1] == {"item_id": "last", "title": "t", "category": "food", "attributes": '{"brand":"Acme"}'}
 
+    def test_a_column_that_is_named_tells_the_kind_too(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "x.csv", "who,item,time\nann,1,2017-01-01T00:00Z\n")
+        assert read(path, columns={"user_id": "who"})[0][0]["user_id"] == "ann"
+
+    def test_two_columns_of_ids_are_not_taken_for_relations(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "valid.csv", "user_id,history,target\nann,1,2\n")
+        with pytest.raises(DataError, match="cannot tell"):
+            read(path)
+        [edges] = FileSource(paths=[str(path)], kind="edges").read("edges", pytest.fail)
+        assert edges.to_pylist() == [{"from_id": "ann", "to_id": "2", "kind": "knows", "weight": 1.0}]
+
     def test_options_from_a_settings_file_are_checked(self) -> None:
         for options in ({"kind": "things"}, {"format": "xls"}, {"time_zone": "Paris"}, {"delimiter": "::"}):
             with pytest.raises(ConfigError):

@@ -49,18 +49,6 @@ def queries(workspace: Workspace, *, n_people: int, k: int) -> list[Query]:
     return [Query(user_id=user, at=at, k=k) for user in users]
 
 
-def prompts_of(recommender: Recommender, asked: Sequence[Query]) -> list[list[int]]:
-    """The prompts that `Recommender.recommend_many` writes for these queries."""
-    prompts: list[list[int]] = []
-
-    def note(user_id: str, stage: str, value: Any) -> None:
-        if stage == "prompt":
-            prompts.append(list(value.token_ids))
-
-    recommender.recommend_many(asked, trace=note)
-    return prompts
-
-
 def decode(recommender: Recommender, asked: Sequence[Query], *, n_repeats: int, say: Say) -> Row:
     """Time whole recommendations against the prefill of their prompts alone.
 
@@ -69,7 +57,8 @@ def decode(recommender: Recommender, asked: Sequence[Query], *, n_repeats: int, 
     """
     engine = recommender.engine
     assert engine is not None
-    prompts = prompts_of(recommender, asked)  # also whatever the first call sets up
+    recommender.recommend_many(asked)  # whatever the first call sets up
+    prompts = [list(prompt.token_ids) for prompt in recommender.prompts(asked)]
     groups = [[i] for i in range(len(asked))] if isinstance(engine, TransformersEngine) else [range(len(asked))]
     repeats = 1 if len(groups) > 1 else n_repeats
     pairs: list[tuple[float, float]] = []
@@ -163,9 +152,28 @@ def peer_generate(
     return measured, found
 
 
-def recall(found: Sequence[Sequence[int]], truth: Sequence[Sequence[int]]) -> float:
-    """Mean share of the true top-k that was found."""
-    return statistics.fmean(len(set(f) & set(t)) / len(t) for f, t in zip(found, truth, strict=True))
+def peer(
+    engine: TransformersEngine,
+    recommender: Recommender,
+    asked: Sequence[Query],
+    ours: Sequence[Row],
+    *,
+    k: int,
+    say: Say,
+) -> Row:
+    """`peer_generate` on the same people, with how much of the true top-k it finds and how much slower it is."""
+    prompts = [list(prompt.token_ids) for prompt in recommender.prompts(asked)]
+    row, found = peer_generate(engine, recommender.encoded, prompts, k=k, say=say)
+    trie = recommender.encoded.trie
+    truth = engine.run((prompt, search(trie, k=k, scoring=Scoring(name="joint"))) for prompt in prompts)
+    row["recall_of_true_top_k"] = statistics.fmean(
+        len(set(f) & set(t.rows.tolist())) / len(t.rows) for f, t in zip(found, truth, strict=True)
+    )
+    row["slower_than"] = {o["name"]: row["whole_s"] / o["whole_s"] for o in ours}
+    for name, times in row["slower_than"].items():
+        say(f"  {times:.1f} x the time of {name}")
+    say(f"  finds {row['recall_of_true_top_k']:.1%} of the true top-{k}")
+    return row
 
 
 def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Sequence[int]) -> dict[str, np.ndarray]:
@@ -208,7 +216,6 @@ def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Seq
 
 def exact(
     engine: Engine,
-    reference: TransformersEngine,
     encoded: EncodedCatalog,
     prompts: Sequence[Sequence[int]],
     truths: Sequence[dict[str, np.ndarray]],
@@ -220,7 +227,6 @@ def exact(
 
     Args:
         engine: Runs the search.
-        reference: Made `truths`.
         encoded: The catalogue.
         prompts: One for each person.
         truths: `brute_force` of each prompt.

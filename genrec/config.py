@@ -62,7 +62,7 @@ class Settings(BaseModel):
     rerank: tuple[str, ...] = ()
     """Rerankers, in the order they are applied."""
     scoring: Literal["auto", "joint", "masked", "fused"] = "auto"
-    """What a step towards an item is worth: auto takes joint for an untuned model."""
+    """What a step towards an item is worth: joint, masked or fused; auto is fused, the model with the prior."""
     k: int = Field(default=10, ge=1, le=10_000)
     """How many items to recommend."""
     time_zone: str = "UTC"

@@ -24,8 +24,8 @@ class Scoring:
     """How the language model's log-probabilities become the weights of branches."""
 
     name: Literal["joint", "masked", "fused"] = "joint"
-    gamma: float = 1.0
-    """`fused`: weight of the language model."""
+    gamma: float = 0.05
+    """`fused`: weight of the language model. An untuned one is best kept low: see docs/decoding.md."""
     beta: float = 1.0
     """`fused`: weight of the prior."""
 

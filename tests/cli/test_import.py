@@ -127,6 +127,15 @@ def test_rejects_go_into_a_file_and_the_rest_goes_in(workspace: Path) -> None:
     assert len(stored(workspace)) == 4
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_the_rejects_stops_the_import(workspace: Path) -> None:
+    (workspace / "events.csv").write_text(EVENTS + "ann,3,never,\n")
+    result = run(workspace, *BOTH, "--rejects", "/dev/full")
+    assert result.exit_code == 3
+    assert "No space left on device" in result.stderr
+    assert stored(workspace) == []
+
+
 def test_a_session_from_standard_input(workspace: Path) -> None:
     session = json.dumps([{"user_id": "ann", "item_id": "1", "at": "2024-01-01T10:00Z", "place": "home"}])
     result = run(workspace, "file", "-", "--kind", "events", stdin=session)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from genrec.context import time
+from genrec.context.device import device, extra
+from genrec.context.place import distance, place
+from genrec.context.time import holiday, part_of_day, season, since, weekday
 from genrec.errors import DataError
-from genrec.events import Context
-from genrec.text import clean
+from genrec.history import Moment
 
-Feature = Literal["weekday", "part_of_day", "season", "holiday", "since", "place", "device", "extra"]
+Feature = Literal["weekday", "part_of_day", "season", "holiday", "since", "place", "distance", "device", "extra"]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 """All features, in the order in which their words are written."""
 
@@ -29,46 +29,46 @@ class Words:
     features: tuple[Feature, ...] = FEATURES
     """Which features are written; the others are switched off."""
     time_zone: str = "UTC"
-    """Clock of a moment whose own is unknown."""
+    """IANA name of the clock of a moment whose own is unknown."""
     country: str = ""
-    """Whose public holidays count, two letters; empty for none."""
+    """Whose public holidays and seasons count, two letters; empty for no holidays and northern seasons."""
 
-    def of(self, at: datetime, context: Context, before: datetime | None) -> dict[str, str]:
-        """Every feature's word for one moment, empty where there is nothing to say.
+    def of(self, moment: Moment, before: Moment | None) -> dict[str, str]:
+        """The word of each feature that is switched on, in the order of `FEATURES`; empty where nothing is to say.
 
         Args:
-            at: The moment, time-zone-aware.
-            context: Where and on what it happened.
-            before: The moment before; None at the beginning of a window.
+            moment: What is to be described.
+            before: The moment before, to count from; None where there was none.
 
         Raises:
             DataError: If the time zone is unknown.
         """
-        zone = clock(context.time_zone or self.time_zone)
-        local = at.astimezone(zone)
-        words: Mapping[str, str] = {
-            "weekday": time.weekday(local),
-            "part_of_day": time.part_of_day(local),
-            "season": time.season(local, context.latitude),
-            "holiday": time.holiday(local, self.country),
-            "since": time.since(local, before.astimezone(zone) if before else None),
-            "place": clean(context.place or "", max_chars=40),
-            "device": clean(context.device or "", max_chars=40),
-            "extra": ", ".join(clean(f"{key} {value}", max_chars=40) for key, value in sorted(context.extra.items())),
+        here = moment.context
+        at = moment.at.astimezone(clock(here.time_zone or self.time_zone))
+        words = {
+            "weekday": weekday(at),
+            "part_of_day": part_of_day(at),
+            "season": season(at, here.latitude, self.country),
+            "holiday": holiday(at, self.country),
+            "since": since(at, before.at if before else None),
+            "place": place(here),
+            "distance": distance(here, before.context if before else None),
+            "device": device(here),
+            "extra": extra(here),
         }
         return {feature: words[feature] for feature in FEATURES if feature in self.features}
 
 
 def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
-    """The context part of a history line.
+    """The context part of a history line, such as ``Fri evening, next day, store 3``.
 
     Args:
         words: Of this moment.
         previous: Of the moment written on the line before; None for the first line, which is written in full.
     """
     new = {f: word for f, word in words.items() if word and (previous is None or previous.get(f) != word)}
-    day = " ".join(new[f] for f in ("weekday", "part_of_day") if f in new)
-    return ", ".join(filter(None, [day, *(word for f, word in new.items() if f not in ("weekday", "part_of_day"))]))
+    day = " ".join(new.pop(f) for f in ("weekday", "part_of_day") if f in new)
+    return ", ".join(filter(None, [day, *new.values()]))
 
 
 def clock(name: str) -> ZoneInfo:

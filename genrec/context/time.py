@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+
+from genrec.text import clean
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 PARTS_OF_DAY = ((5, "night"), (11, "morning"), (14, "noon"), (18, "afternoon"), (22, "evening"), (24, "night"))
 """Each part with the hour at which it ends."""
 SEASONS = ("winter", "spring", "summer", "autumn")
+SOUTHERN = frozenset("AO AR AU BO BR BW CL FJ LS MG MU MW MZ NA NC NZ PE PF PG PY SZ TZ UY VU ZA ZM ZW".split())
+"""Countries whose summer is in January."""
 _NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+_HOUR_S = 3600
 
 
 def weekday(at: datetime) -> str:
@@ -22,10 +27,10 @@ def part_of_day(at: datetime) -> str:
     return next(word for end, word in PARTS_OF_DAY if at.hour < end)
 
 
-def season(at: datetime, latitude: float | None) -> str:
-    """Meteorological season; of the northern hemisphere where the latitude is unknown."""
-    index = at.month % 12 // 3
-    return SEASONS[(index + 2) % 4 if latitude is not None and latitude < 0 else index]
+def season(at: datetime, latitude: float | None, country: str) -> str:
+    """Meteorological season, by the latitude; where that is unknown, by the country; else of the north."""
+    is_south = country in SOUTHERN if latitude is None else latitude < 0
+    return SEASONS[(at.month % 12 // 3 + 2 * is_south) % 4]
 
 
 def holiday(at: datetime, country: str) -> str:
@@ -45,23 +50,37 @@ def holiday(at: datetime, country: str) -> str:
 
 
 def since(at: datetime, before: datetime | None) -> str:
-    """Time since the moment before, as a person would say it: ``same day``, ``next day``, ``three weeks later``.
+    """Time since the moment before, as a person would say it: ``two hours later``, ``next day``, ``a week later``.
 
     Args:
-        at: On the person's clock.
-        before: The moment before, on the person's clock; nothing is said of the first one.
+        at: On the clock of the place; days are counted by its midnights.
+        before: The moment before; nothing is said where there was none.
     """
     if before is None:
         return ""
-    days = (at.date() - before.date()).days
-    if days <= 0:
-        return "same day"
+    elapsed_s = (at.astimezone(UTC) - before.astimezone(UTC)).total_seconds()
+    days = (at.date() - before.astimezone(at.tzinfo).date()).days
+    if elapsed_s < _HOUR_S:
+        return "soon after"
+    if days == 0 and elapsed_s > 11.5 * _HOUR_S:
+        return "half a day later"
+    if days == 0 or elapsed_s < 6 * _HOUR_S:
+        return _later(round(elapsed_s / _HOUR_S), "hour")
     if days == 1:
         return "next day"
-    for length, unit in ((365, "year"), (30, "month"), (7, "week"), (1, "day")):
-        if (n := days // length) >= 1:
-            return f"a {unit} later" if n == 1 else f"{_NUMBERS[n - 2] if n < 12 else 'many'} {unit}s later"
-    raise AssertionError("days is at least 2")
+    if days < 7:
+        return _later(days, "day")
+    if days < 30:
+        return _later(days // 7, "week")
+    if days < 345:
+        return _later(round(days / 30.4), "month")
+    return _later(round(days / 365.2), "year")
+
+
+def _later(n: int, unit: str) -> str:
+    if n == 1:
+        return f"{'an' if unit == 'hour' else 'a'} {unit} later"
+    return f"{_NUMBERS[n - 2] if n < 12 else 'many'} {unit}s later"
 
 
 @lru_cache(maxsize=64)
@@ -72,4 +91,4 @@ def _holidays(country: str, year: int) -> dict[date, str]:
         found = holidays.country_holidays(country, years=year, language="en_US")
     except (NotImplementedError, ValueError):
         found = holidays.country_holidays(country, years=year)
-    return {day: name.split(";")[0].removesuffix("(observed)").strip() for day, name in found.items()}
+    return {day: clean(name.split(";")[0].removesuffix("(observed)"), max_chars=40) for day, name in found.items()}

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from genrec.context import FEATURES, Words, line
+from genrec.context.device import device, extra
+from genrec.context.place import distance
 from genrec.context.time import holiday, season, since
 from genrec.errors import DataError
 from genrec.events import Context
+from genrec.history import Moment
 
 NEW_YORK = Context(time_zone="America/New_York")
 
 
-def words_at(at: datetime, context: Context = NEW_YORK, before: datetime | None = None) -> dict[str, str]:
-    return Words(country="US").of(at, context, before)
+def moment(at: datetime, context: Context = NEW_YORK) -> Moment:
+    return Moment(at=at, context=context, item_ids=())
+
+
+def words_at(at: datetime, context: Context = NEW_YORK, before: Moment | None = None) -> dict[str, str]:
+    return Words(country="US").of(moment(at, context), before)
 
 
 def test_words_are_on_the_clock_of_the_place_through_daylight_saving() -> None:
@@ -31,13 +40,14 @@ def test_words_are_on_the_clock_of_the_place_through_daylight_saving() -> None:
     [(4, "night"), (5, "morning"), (10, "morning"), (11, "noon"), (14, "afternoon"), (18, "evening"), (22, "night")],
 )
 def test_parts_of_the_day(hour: int, part: str) -> None:
-    assert Words().of(datetime(2026, 5, 5, hour, tzinfo=UTC), Context(), None)["part_of_day"] == part
+    assert Words().of(moment(datetime(2026, 5, 5, hour, tzinfo=UTC), Context()), None)["part_of_day"] == part
 
 
 def test_seasons_turn_round_south_of_the_equator() -> None:
     january = datetime(2026, 1, 10, tzinfo=UTC)
-    assert [season(january, latitude) for latitude in (None, 52.0, -33.0)] == ["winter", "winter", "summer"]
-    year = [season(datetime(2026, month, 1, tzinfo=UTC), None) for month in range(1, 13)]
+    assert [season(january, latitude, "") for latitude in (None, 52.0, -33.0)] == ["winter", "winter", "summer"]
+    assert [season(january, latitude, "AU") for latitude in (None, 52.0, -33.0)] == ["summer", "winter", "summer"]
+    year = [season(datetime(2026, month, 1, tzinfo=UTC), None, "") for month in range(1, 13)]
     assert year == ["winter"] * 2 + ["spring"] * 3 + ["summer"] * 3 + ["autumn"] * 3 + ["winter"]
 
 
@@ -53,7 +63,11 @@ def test_holidays_and_their_eves() -> None:
 @pytest.mark.parametrize(
     ("days", "said"),
     [
-        (0, "same day"),
+        (0, "soon after"),
+        (1 / 24, "an hour later"),
+        (0.4, "ten hours later"),
+        (0.5, "half a day later"),
+        (0.51, "next day"),
         (1, "next day"),
         (2, "two days later"),
         (6, "six days later"),
@@ -70,38 +84,83 @@ def test_time_since_the_moment_before(days: int, said: str) -> None:
     assert since(at, at - timedelta(days=days)) == said
 
 
+def test_hours_are_real_ones_where_the_clock_jumps() -> None:
+    new_york = ZoneInfo("America/New_York")
+    before, at = datetime(2017, 11, 5, 0, 30, tzinfo=new_york), datetime(2017, 11, 5, 3, 30, tzinfo=new_york)
+    assert since(at, before) == "four hours later"
+    assert since(datetime(2017, 3, 13, 0, 10, tzinfo=new_york), datetime(2017, 3, 12, 23, 50, tzinfo=new_york)) == (
+        "soon after"
+    )
+
+
 def test_the_first_of_a_window_has_nothing_before_it() -> None:
     assert words_at(datetime(2026, 5, 5, tzinfo=UTC))["since"] == ""
 
 
 def test_a_word_is_written_only_where_it_changes() -> None:
-    monday = datetime(2026, 6, 1, 8, tzinfo=UTC)
-    first = words_at(monday, Context(place="store 3", device="phone"))
-    same = words_at(monday + timedelta(hours=1), Context(place="store 3", device="phone"), monday)
-    later = words_at(monday + timedelta(days=8), Context(place="store 8", device="phone"), monday + timedelta(hours=1))
-    assert line(first, None) == "Mon morning, summer, store 3, phone"
-    assert line(same, first) == "same day"
-    assert line(later, same) == "Tue, a week later, store 8"
+    there, elsewhere = Context(place="store 3", device="phone"), Context(place="store 8", device="phone")
+    moments = [
+        moment(datetime(2026, 6, day, hour, tzinfo=UTC), context)
+        for day, hour, context in [(1, 8, there), (1, 9, there), (9, 9, elsewhere), (16, 9, elsewhere)]
+    ]
+    words = [Words().of(one, before) for before, one in pairwise([None, *moments]) if one]
+    assert line(words[0], None) == "Mon morning, summer, store 3, phone"
+    assert line(words[1], words[0]) == "an hour later"
+    assert line(words[2], words[1]) == "Tue, a week later, store 8"
+    assert line(words[3], words[2]) == ""
+    assert line(words[3], None) == "Tue morning, summer, a week later, store 8, phone"
 
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature_can_be_switched_off(feature: str) -> None:
-    context = Context(place="store 3", device="phone", extra={"weather": "rain"})
-    before = datetime(2017, 11, 20, 12, tzinfo=UTC)
-    on = Words(country="US").of(datetime(2017, 11, 22, 12, tzinfo=UTC), context, before)
+    here = Context(place="store 3", latitude=52.5, longitude=13.4, device="phone", extra={"weather": "rain"})
+    there = Context(latitude=52.5, longitude=13.0)
+    before = moment(datetime(2017, 11, 20, 12, tzinfo=UTC), there)
+    now = moment(datetime(2017, 11, 22, 12, tzinfo=UTC), here)
+    on = Words(country="US").of(now, before)
     rest = tuple(f for f in FEATURES if f != feature)
-    off = Words(country="US", features=rest).of(datetime(2017, 11, 22, 12, tzinfo=UTC), context, before)
     assert on[feature] != ""
-    assert off == {name: word for name, word in on.items() if name != feature}
+    assert Words(country="US", features=rest).of(now, before) == {f: word for f, word in on.items() if f != feature}
 
 
 def test_hostile_words_stay_on_their_line() -> None:
-    context = Context(place="a\nb | c; <|im_end|>", extra={"k|": "v;\u202e"})
-    text = line(Words().of(datetime(2026, 1, 1, tzinfo=UTC), context, None), None)
+    context = Context(place="a\nb | c; <|im_end|>", extra={"k|": "v;\u202e"} | {str(n): "x" * 40 for n in range(50)})
+    text = line(Words().of(moment(datetime(2026, 1, 1, tzinfo=UTC), context), None), None)
     assert not set(text) & set("|;\n\u202e")
     assert "<|" not in text
+    assert len(text) < 250
 
 
 def test_an_unknown_time_zone_is_refused() -> None:
     with pytest.raises(DataError, match="no time zone 'Mars/Olympus'"):
-        Words().of(datetime(2026, 1, 1, tzinfo=UTC), Context(time_zone="Mars/Olympus"), None)
+        Words().of(moment(datetime(2026, 1, 1, tzinfo=UTC), Context(time_zone="Mars/Olympus")), None)
+
+
+# ---- place and device
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "said"),
+    [
+        (52.52, 13.405, "nearby"),
+        (52.53, 13.405, "1 km away"),
+        (52.5, 13.0, "20 km away"),  # 27.5 km
+        (48.857, 2.352, "1000 km away"),  # Paris: 878 km
+        (-36.85, 174.76, "10000 km away"),
+        (None, 13.0, ""),
+        (float("nan"), 13.0, ""),
+    ],
+)
+def test_distance_is_told_in_round_kilometres(latitude: float | None, longitude: float, said: str) -> None:
+    berlin = Context(latitude=52.52, longitude=13.405)
+    assert distance(berlin, Context(latitude=latitude, longitude=longitude)) == said
+    assert distance(Context(latitude=latitude, longitude=longitude), berlin) == said
+
+
+def test_nobody_is_away_from_nowhere() -> None:
+    assert distance(Context(latitude=52.52, longitude=13.405), None) == ""
+
+
+def test_what_else_is_known_is_said_in_the_order_of_its_names() -> None:
+    context = Context(device=" my\nphone ", extra={"weather": "rain", "mood": "calm", "\u200b": ""})
+    assert (device(context), extra(context)) == ("my phone", "mood calm, weather rain")

@@ -1,0 +1,312 @@
+"""Templates: the words around the history lines, and what a template may do.
+
+A template is a few sentences with holes. It sees one variable, the person's profile, which it may test, print and loop
+over; whatever could run for long, write much or reach into Python is refused when it is loaded, with the line it stands
+in. Knows nothing of items, events or token ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from genrec.context import FEATURES, Feature
+from genrec.errors import PromptError
+
+SUFFIX = ".md.j2"
+"""How a template's file name ends; its name is the rest of its path."""
+ROLES = ("system", "user")
+"""The blocks that are read, each a turn of its own."""
+MAX_CHARS = 20_000
+"""Longest template file, and longest turn that a template may write."""
+MAX_PARENTS = 4
+"""How many templates may extend one another."""
+SAMPLE_PROFILE: Mapping[str, str] = MappingProxyType({"age": "35-44", "household": "2 adults"})
+"""A profile to try a template with."""
+
+_ALLOWED = (
+    *(nodes.Template, nodes.Extends, nodes.Block, nodes.Output, nodes.TemplateData, nodes.If, nodes.For),
+    *(nodes.Name, nodes.Const, nodes.Tuple, nodes.List, nodes.Getattr, nodes.Getitem, nodes.Call),
+    *(nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.Not, nodes.And, nodes.Or),
+    *(nodes.CondExpr, nodes.Concat),
+)
+_FILTERS = ("capitalize", "d", "default", "first", "last", "length", "lower", "title", "trim", "upper")
+"""Filters that make nothing longer."""
+_METHODS = ("get", "items", "keys", "values")
+_HINT = "A template may print, test and loop over `profile`; see docs/prompts.md."
+
+
+class _FrontMatter(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    description: str = ""
+    context: list[Feature] = list(FEATURES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """The words around the history lines."""
+
+    name: str
+    description: str
+    features: tuple[Feature, ...]
+    """Context features that its lines write."""
+    source: str
+    """The text of its file."""
+    bodies: Mapping[str, str]
+    """What stands below the front matter of it and of the templates that it extends, by file name, its own first."""
+    environment: jinja2.Environment
+    """Holds the bodies."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what it writes: equal fingerprints mean equal prompts."""
+        return hashlib.sha256(repr((list(self.bodies.values()), self.features)).encode()).hexdigest()[:16]
+
+    def turns(self, profile: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Render the blocks `system` and `user`, each for itself.
+
+        Args:
+            profile: The person's attributes, cleaned.
+
+        Returns:
+            ``(role, text)`` for each block that is not empty.
+
+        Raises:
+            PromptError: If the template asks for what the profile does not have, or writes too much.
+        """
+        try:
+            template = self.environment.get_template(next(iter(self.bodies)))
+            context = template.new_context({"profile": dict(profile)})
+            for _ in template.root_render_func(context):
+                pass  # running the root collects the blocks of the templates it extends
+            turns = [
+                (role, "".join(context.blocks[role][0](context)).strip()) for role in ROLES if role in context.blocks
+            ]
+        except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            name, line = _where(error) or (self.name, None)
+            raise _wrong(name, line, str(error)) from error
+        for role, text in turns:
+            if len(text) > MAX_CHARS:
+                raise _wrong(
+                    self.name, None, f"its {role} turn is {len(text):,} characters long, {MAX_CHARS:,} is most"
+                )
+        return [(role, text) for role, text in turns if text]
+
+
+def bundled_prompts() -> Traversable:
+    """The folder of templates that come with genrec, in a wheel or a checkout."""
+    inside = files("genrec") / "prompts"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "prompts"
+
+
+def load_template(name: str, folders: Sequence[Traversable]) -> Template:
+    """Find a template by name, or by the path of a file, and check it.
+
+    Args:
+        name: A name such as ``next-item``, or a path that ends in ``.md.j2``.
+        folders: Where to look for it and for what it extends, first to last.
+
+    Raises:
+        PromptError: If there is no such template, or it is wrong or does what no template may.
+    """
+    if name.endswith(SUFFIX):
+        path = Path(name)
+        folders, name = [path.parent, *folders], path.name.removesuffix(SUFFIX)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.globals.clear()
+    chain: list[_File] = []
+    wanted: str | None = name
+    while wanted is not None:
+        file = _read(wanted, folders, extended_by=chain[-1].name if chain else None)
+        if any(file.name == other.name for other in chain) or len(chain) == MAX_PARENTS:
+            what = "it extends itself" if len(chain) < MAX_PARENTS else f"it extends more than {MAX_PARENTS} others"
+            raise _wrong(name, None, what, hint="Give a template of yours a name that what it extends does not have.")
+        chain.append(file)
+        wanted = _check(file, environment)
+    settings: dict[str, Any] = {}
+    for file in reversed(chain):
+        settings |= file.front_matter()
+    bodies = {file.name: file.body for file in chain}
+    environment.loader = jinja2.FunctionLoader(lambda wanted: bodies.get(wanted.removesuffix(SUFFIX)))
+    template = Template(
+        name=name,
+        description=settings.get("description", ""),
+        features=tuple(f for f in FEATURES if f in settings.get("context", FEATURES)),
+        source=chain[0].text,
+        bodies=bodies,
+        environment=environment,
+    )
+    if not any(f"block {role}" in body for role in ROLES for body in bodies.values()) or not template.turns({}):
+        raise _wrong(name, None, "it has neither a block `system` nor a block `user` with words in it")
+    template.turns(SAMPLE_PROFILE)
+    return template
+
+
+def template_names(folders: Sequence[Traversable]) -> list[str]:
+    """Names of all templates in the folders."""
+    return sorted({name for folder in folders for name in _names(folder)})
+
+
+def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _names(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(SUFFIX):
+            yield prefix + entry.name.removesuffix(SUFFIX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A template's file, taken apart."""
+
+    name: str
+    text: str
+    head: str
+    """The YAML between the two ``---``."""
+    body: str
+    """The rest, below as many blank lines as the head has, so that errors name the true line."""
+
+    def front_matter(self) -> dict[str, Any]:
+        try:
+            return _FrontMatter.model_validate(yaml.safe_load(self.head) or {}).model_dump(exclude_unset=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"][:1]) or "front matter"
+            what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+            known = f"The front matter may hold: description, context (a list of {', '.join(FEATURES)})."
+            raise _wrong(self.name, None, f"{key}: {what}", hint=known) from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else None
+            raise _wrong(self.name, line, f"its front matter is not YAML: {error}") from error
+
+
+def _read(name: str, folders: Sequence[Traversable], *, extended_by: str | None) -> _File:
+    text = _text(name, folders)
+    if text is None:
+        known = ", ".join(template_names(folders))
+        by = f", which {extended_by!r} extends" if extended_by else ""
+        raise PromptError(f"no prompt template {name!r}{by}. There are: {known}.", hint="See: genrec prompts list")
+    if len(text) > MAX_CHARS:
+        raise _wrong(name, None, f"it is {len(text):,} characters long, {MAX_CHARS:,} is most")
+    if not text.startswith("---\n"):
+        return _File(name=name, text=text, head="", body=text)
+    head, closed, body = text.removeprefix("---").partition("\n---\n")
+    if not closed:
+        raise _wrong(name, 1, "its front matter is not closed", hint="End it with a line of three dashes.")
+    return _File(name=name, text=text, head=head, body="\n" * (head.count("\n") + 2) + body)
+
+
+def _text(name: str, folders: Sequence[Traversable]) -> str | None:
+    parts = (name + SUFFIX).split("/")
+    if ".." in parts or "\0" in name:
+        return None
+    for folder in folders:
+        found = folder
+        for part in parts:
+            found = found / part
+        if found.is_file():
+            try:
+                return found.read_text(encoding="utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise _wrong(name, None, f"its file cannot be read: {error}", hint="Save it as UTF-8.") from error
+    return None
+
+
+def _check(file: _File, environment: jinja2.Environment) -> str | None:
+    """Refuse what no template may do; what is left ends soon, whatever profile it is given.
+
+    Returns:
+        The name of the template that this one extends.
+    """
+    try:
+        parsed = environment.parse(file.body, file.name)
+        environment.compile(parsed, file.name)
+        unknown = meta.find_undeclared_variables(parsed) - {"profile"}
+    except jinja2.TemplateSyntaxError as error:
+        raise _wrong(file.name, error.lineno, str(error.message)) from error
+    except RecursionError as error:
+        raise _wrong(file.name, None, "it is nested too deeply") from error
+    for node in parsed.find_all(nodes.Node):
+        if why := _refusal(node, unknown):
+            raise _wrong(file.name, node.lineno, why)
+    for node in parsed.body:
+        for part in node.nodes if isinstance(node, nodes.Output) else ():
+            text = part.data if isinstance(part, nodes.TemplateData) else "code"
+            if text.strip():
+                line = part.lineno + text[: len(text) - len(text.lstrip())].count("\n")
+                raise _wrong(file.name, line, "words outside its blocks are never read")
+    extended = parsed.find(nodes.Extends)
+    return extended.template.as_const().removesuffix(SUFFIX) if extended else None
+
+
+def _refusal(node: nodes.Node, unknown: set[str]) -> str | None:
+    """Why a node may not stand in a template."""
+    if not isinstance(node, _ALLOWED):
+        return f"a template may not use {type(node).__name__.lower()!r}"
+    if isinstance(node, nodes.Name) and node.name in unknown:
+        return f"there is no variable {node.name!r}"
+    if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
+        return f"a template may not reach for {node.attr!r}"
+    if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+        return f"a template may not use the filter {node.name!r}, only {', '.join(_FILTERS)}"
+    if isinstance(node, nodes.Call) and not (_is_of_profile(node) or _is_super(node)):
+        return f"a template may call profile.{', profile.'.join(_METHODS)} and super, nothing else"
+    if isinstance(node, nodes.For):
+        if not (_is_of_profile(node.iter) or (isinstance(node.iter, nodes.Name) and node.iter.name == "profile")):
+            return "a template may loop over the profile, nothing else"
+        if any(part.find(nodes.For) or isinstance(part, nodes.For) for part in (*node.body, *node.else_)):
+            return "a template may not loop within a loop"
+    if isinstance(node, nodes.Extends) and not (
+        isinstance(node.template, nodes.Const) and isinstance(node.template.value, str)
+    ):
+        return "a template extends another by its name, in quotes"
+    return None
+
+
+def _is_of_profile(node: nodes.Node) -> bool:
+    """Whether it is ``profile.items()`` or the like."""
+    return (
+        isinstance(node, nodes.Call)
+        and isinstance(node.node, nodes.Getattr)
+        and node.node.attr in _METHODS
+        and isinstance(node.node.node, nodes.Name)
+        and node.node.node.name == "profile"
+    )
+
+
+def _is_super(node: nodes.Call) -> bool:
+    return isinstance(node.node, nodes.Name) and node.node.name == "super"
+
+
+def _where(error: Exception) -> tuple[str, int] | None:
+    """The template and line in which an error came up while rendering."""
+    found = None
+    trace = error.__traceback__
+    while trace is not None:
+        template = trace.tb_frame.f_globals.get("__jinja_template__")
+        if template is not None:
+            found = template.name.removesuffix(SUFFIX), template.get_corresponding_lineno(trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def _wrong(name: str, line: int | None, what: str, *, hint: str = _HINT) -> PromptError:
+    where = f", line {line}" if line else ""
+    return PromptError(f"the prompt template {name!r}{where}: {what}", hint=hint)

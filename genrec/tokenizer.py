@@ -129,8 +129,7 @@ class HfTokenizer:
             return [ids[len(head) :] for ids in joined]
         alone = self._ids(texts)
         return [
-            ids[len(head) :] if ids[: len(head)] == head else single
-            for ids, single in zip(joined, alone, strict=True)
+            ids[len(head) :] if ids[: len(head)] == head else single for ids, single in zip(joined, alone, strict=True)
         ]
 
     def decode(self, ids: Sequence[int]) -> str:

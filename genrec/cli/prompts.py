@@ -40,9 +40,7 @@ def list_(workspace: Path, as_json: bool) -> None:
     from genrec.prompt import load_template, template_names
 
     folders = _folders(workspace)
-    rows = [
-        {"name": name, "description": load_template(name, folders).description} for name in template_names(folders)
-    ]
+    rows = [{"name": name, "description": load_template(name, folders).description} for name in template_names(folders)]
     if as_json:
         print_json(rows)
     else:

@@ -60,7 +60,7 @@ class Words:
 
 
 def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
-    """The context part of a history line, such as ``Fri evening, next day, store 3``.
+    """The context part of a history line, such as ``Friday evening, next day, store 3``.
 
     Args:
         words: Of this moment.

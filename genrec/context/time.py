@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from genrec.text import clean
 
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+"""In full: tokenizers write each as one token, the short forms often as two."""
 PARTS_OF_DAY = ((5, "night"), (11, "morning"), (14, "noon"), (18, "afternoon"), (22, "evening"), (24, "night"))
 """Each part with the hour at which it ends."""
 SEASONS = ("winter", "spring", "summer", "autumn")
@@ -18,7 +19,7 @@ _HOUR_S = 3600
 
 
 def weekday(at: datetime) -> str:
-    """``Mon`` to ``Sun``, on the clock of `at`."""
+    """``Monday`` to ``Sunday``, on the clock of `at`."""
     return WEEKDAYS[at.weekday()]
 
 

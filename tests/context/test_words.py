@@ -32,7 +32,7 @@ def test_words_are_on_the_clock_of_the_place_through_daylight_saving() -> None:
     assert words_at(winter)["part_of_day"] == "morning"  # 10:30
     assert words_at(summer)["part_of_day"] == "noon"  # 11:30
     tokyo = words_at(datetime(2017, 1, 4, 15, 30, tzinfo=UTC), Context(time_zone="Asia/Tokyo"))
-    assert (tokyo["weekday"], tokyo["part_of_day"]) == ("Thu", "night")
+    assert (tokyo["weekday"], tokyo["part_of_day"]) == ("Thursday", "night")
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_a_word_is_written_only_where_it_changes() -> None:
         for day, hour, context in [(1, 8, there), (1, 9, there), (9, 9, elsewhere), (16, 9, elsewhere)]
     ]
     words = [Words().of(one, before) for before, one in pairwise([None, *moments]) if one]
-    assert line(words[0], None) == "Mon morning, summer, store 3, phone"
+    assert line(words[0], None) == "Monday morning, summer, store 3, phone"
     assert line(words[1], words[0]) == "an hour later"
-    assert line(words[2], words[1]) == "Tue, a week later, store 8"
+    assert line(words[2], words[1]) == "Tuesday, a week later, store 8"
     assert line(words[3], words[2]) == ""
-    assert line(words[3], None) == "Tue morning, summer, a week later, store 8, phone"
+    assert line(words[3], None) == "Tuesday morning, summer, a week later, store 8, phone"
 
 
 @pytest.mark.parametrize("feature", FEATURES)

@@ -62,13 +62,13 @@ def test_a_prompt_is_a_chat_whose_answer_has_begun(encoded: EncodedCatalog, tiny
         "age: 35-44, household: 4.\n"
         "Go on with the list.<|im_end|>\n"
         "<|im_start|>assistant\n"
-        "Mon morning, summer, store 3 | milk; bread;\n"
-        "Wed, two days later | eggs;\n"
+        "Monday morning, summer, store 3 | milk; bread;\n"
+        "Wednesday, two days later | eggs;\n"
         "noon, two hours later, store 8 |"
     )
     assert prompt.lines == (
-        "Mon morning, summer, store 3 | milk; bread;",
-        "Wed, two days later | eggs;",
+        "Monday morning, summer, store 3 | milk; bread;",
+        "Wednesday, two days later | eggs;",
         "noon, two hours later, store 8 |",
     )
 
@@ -91,14 +91,14 @@ def test_filler_before_the_last_line_ends_the_prompt_one_token_into_a_block(
 def test_a_stranger_gets_the_context_alone(encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer) -> None:
     stranger = History(user_id="x", user=None, at=START, moments=())
     prompt = render(NEUTRAL, stranger, Context(device="phone"), encoded, tiny_tokenizer)
-    assert prompt.lines == ("Mon morning, summer, phone |",)
+    assert prompt.lines == ("Monday morning, summer, phone |",)
 
 
 def test_items_that_the_catalogue_lacks_are_left_out_and_counted(
     encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer
 ) -> None:
     prompt = render(NEUTRAL, history(moment(0, "milk", "gone", "tea")), Context(), encoded, tiny_tokenizer)
-    assert prompt.lines[0] == "Mon morning, summer | milk;"
+    assert prompt.lines[0] == "Monday morning, summer | milk;"
     assert prompt.n_unknown == 2
 
 

@@ -69,7 +69,7 @@ class Recommender:
         encoded: The catalogue in the engine's token ids; encoded now when omitted.
         template: How a history is written; needed with an engine.
         rerankers: The chain, in order.
-        scoring: `auto` takes `joint`; see `Scoring` for the others.
+        scoring: `auto` takes `fused` where there is a prior, else `joint`; see `Scoring`.
         max_events: Most events read back for one person.
         max_tokens: Longest prompt; the engine's own limit where that is less.
         words: How contexts are put into words; its clock is that of people who have none of their own.
@@ -99,7 +99,7 @@ class Recommender:
             raise ConfigError("a recommender with an engine needs a prompt template")
         self.store, self.catalog, self.prior, self.engine = store, catalog, prior, engine
         self.template, self.rerankers = template, tuple(rerankers)
-        self.scoring = Scoring(name="joint") if scoring == "auto" else scoring
+        self.scoring = Scoring(name="fused" if prior else "joint") if scoring == "auto" else scoring
         if engine is not None and self.scoring.name == "fused" and prior is None:
             raise ConfigError("fused scoring needs a prior", hint='Set prior = "popularity" in genrec.toml.')
         self.max_events, self.words = max_events, words or Words()

@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from genrec.catalog import Catalog
 from genrec.config import Settings, load_settings
@@ -29,6 +29,8 @@ from genrec.priors.base import Prior
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
+
+ScoringName = Literal["auto", "joint", "masked", "fused"]
 
 CACHE = ".genrec"
 """Folder in a workspace for what can be made again from the rest."""
@@ -167,16 +169,18 @@ class Workspace:
             self.notes.append(note)
         return "none"
 
-    def recommender(self, *, engine: str | None = None) -> Recommender:
+    def recommender(self, *, engine: str | None = None, scoring: ScoringName | None = None) -> Recommender:
         """Everything put together as the settings say; the engine is started, which can take a minute.
 
         Args:
             engine: As for `engine`.
+            scoring: ``auto``, ``joint``, ``masked`` or ``fused``; the settings' when omitted.
 
         Raises:
             GenrecError: If a part cannot be had; each says what to do.
         """
         settings, catalog, running = self.settings, self.catalog, self.engine(engine)
+        scoring = scoring or settings.scoring
         encoded = None
         if running is not None:
             with self._loading("encoding"):
@@ -184,12 +188,12 @@ class Workspace:
         return Recommender(
             store=self.store,
             catalog=catalog,
-            prior=self.prior if running is None or settings.scoring == "fused" else None,
+            prior=self.prior if running is None or scoring in ("auto", "fused") else None,
             engine=running,
             encoded=encoded,
             template=self.template if running is not None else None,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
-            scoring="auto" if settings.scoring == "auto" else Scoring(name=settings.scoring),
+            scoring="auto" if scoring == "auto" else Scoring(name=scoring),
             max_events=settings.history.max_events,
             max_tokens=settings.history.max_tokens,
             words=Words(time_zone=settings.time_zone, country=settings.country),

@@ -69,8 +69,12 @@ def command(workspace: Path, engine: str | None, model: str | None) -> None:
         if by_model is not None:
             with clock("6 lists by the language model"):
                 _recommend(by_model, opened.store)
+            _heading("4", "Both together, which is what `genrec recommend` gives")
+            together = opened.recommender()
+            with clock("2 lists by both"):
+                _recommend(together, opened.store, HOUSEHOLDS[:1])
             _explain()
-    _heading("4" if by_model else "3", "How long it took")
+    _heading("5" if by_model else "3", "How long it took")
     click.echo(clock.as_text())
     _next_commands(workspace, has_model=by_model is not None)
 
@@ -158,19 +162,19 @@ def _load(opened: Workspace, clock: _Clock) -> Recommender | None:
             click.echo(f"\n   {note}")
         return None
     model = opened.settings.model
-    _heading("3", f"The language model: {model} on {name}")
+    _heading("3", f"The language model alone: {model} on {name}")
     click.echo("   … the last lines of history that it read   ▸ the line of the moment, which it goes on with")
     with clock("model found or fetched"):
         fetch(model, progress)
     with clock(f"{name} started, catalogue encoded"), progress(f"starting {name}"):
-        return opened.recommender(engine=name)
+        return opened.recommender(engine=name, scoring="joint")
 
 
-def _recommend(recommender: Recommender, store: Store) -> None:
+def _recommend(recommender: Recommender, store: Store, households: Sequence[str] = HOUSEHOLDS) -> None:
     """Ask for all households and moments at once, then show them household by household."""
     from genrec.recommendation import Query
 
-    queries = [Query(user_id=user_id, at=at, k=K) for user_id in HOUSEHOLDS for at in MOMENTS]
+    queries = [Query(user_id=user_id, at=at, k=K) for user_id in households for at in MOMENTS]
     prompts: list[Prompt] = []
 
     def keep(user_id: str, stage: str, value: Any) -> None:
@@ -178,12 +182,12 @@ def _recommend(recommender: Recommender, store: Store) -> None:
             prompts.append(value)
 
     answers = recommender.recommend_many(queries, trace=keep)
-    for position, user_id in enumerate(HOUSEHOLDS):
+    for position, user_id in enumerate(households):
         pair = slice(2 * position, 2 * position + 2)
         user = store.user(user_id)
         profile = ", ".join(user.attributes.values()) if user else ""
         click.echo(f"\n   Household {user_id}" + (f" ({profile})" if profile else ""))
-        if prompts:
+        if recommender.scoring.name == "joint" and prompts:
             _show_lines(prompts[pair])
         click.echo(_side_by_side(answers[pair]))
 
@@ -216,14 +220,14 @@ def _number(item: RankedItem) -> str:
 
 def _explain() -> None:
     click.echo(
-        "\n   The numbers are natural logarithms of what the model gives each item's text after its last line; the\n"
-        "   lists are its exact best of all items. This model is small and was never trained on groceries: as it is,\n"
-        "   the prior's lists are the better ones."
+        "\n   Every list is the exact best of all items under what its heading names. Percentages are probabilities\n"
+        "   of the next product; the model's numbers are natural logarithms of what it gives each item's text after\n"
+        "   the last line. It is small and was never trained on groceries, so its say in the mixture is small."
     )
 
 
 def _next_commands(folder: Path, *, has_model: bool) -> None:
-    _heading("5" if has_model else "4", "Go on")
+    _heading("6" if has_model else "4", "Go on")
     user, at = HOUSEHOLDS[0], f"{MOMENTS[1]:%Y-%m-%dT%H:%M}"
     for line in (
         f"cd {folder}",

@@ -122,7 +122,7 @@ def test_a_language_model_answers_and_the_trace_shows_how(shop: Path, tiny_model
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)
     assert {item["title"] for item in answer["items"]} == {item.title for item in corner_shop.ITEMS}
-    assert (answer["engine"], answer["scoring"], answer["prompt"]) == ("transformers", "joint", "next-item")
+    assert (answer["engine"], answer["scoring"], answer["prompt"]) == ("transformers", "fused", "next-item")
     assert set(answer["timings_s"]) == {"history", "prompt", "search", "rerank"}
     stages = [line.split(" · ")[1].split(":")[0] for line in done.stderr.splitlines() if line.startswith("── ann")]
     assert stages == ["history", "prompt", "search", "rerank"]

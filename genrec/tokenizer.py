@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -45,6 +46,10 @@ class Tokenizer(Protocol):
     def chat(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """Token ids of a conversation up to the point where the assistant's answer begins."""
         ...
+
+
+_CHAT_OPTIONS: Mapping[str, Any] = {"enable_thinking": False, "date_string": "01 Jan 2025"}
+"""What some chat templates ask for: no room for thoughts before the answer, and the same prompt every day."""
 
 
 class ByteTokenizer:
@@ -87,7 +92,17 @@ class HfTokenizer:
             raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
         if not self._hf.is_fast:
             raise ModelError(f"{folder} has only a slow tokenizer", hint="Save it with a fast one (tokenizer.json).")
-        self.n_vocab = len(self._hf)
+        backend = self._hf.backend_tokenizer
+        self._plain = type(backend).from_str(backend.to_str())  # a copy that no call with other options can change
+        self._plain.no_truncation()
+        self._plain.no_padding()
+        self._plain.encode_special_tokens = True
+        self.n_vocab = max(self._plain.get_vocab(with_added_tokens=True).values()) + 1
+        added = {id_ for id_, token in self._hf.added_tokens_decoder.items() if token.content.strip()}
+        model = json.loads(backend.to_str())["model"]
+        writes_unknown = model.get("unk_token") is not None or model.get("unk_id") is not None
+        unknown = {self._hf.unk_token_id} if writes_unknown else set()
+        self._reserved = (added | set(self._hf.all_special_ids)) - unknown
 
     @cached_property
     def fingerprint(self) -> str:
@@ -95,17 +110,24 @@ class HfTokenizer:
         state = json.dumps([self._hf.backend_tokenizer.to_str(), self._hf.chat_template], sort_keys=True)
         return hashlib.sha256(state.encode()).hexdigest()[:16]
 
-    @cached_property
-    def _special(self) -> frozenset[int]:
-        return frozenset(self._hf.all_special_ids)
-
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded = self._hf(
-            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
-        )
-        return [list(ids) for ids in encoded["input_ids"]]
+        encoded = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [
+            ids if self._reserved.isdisjoint(ids := list(one.ids)) else self._spelled(text)
+            for text, one in zip(texts, encoded, strict=True)
+        ]
+
+    def _spelled(self, text: str) -> list[int]:
+        """Ids of a text that would be read as a special token: word by word, and such words character by character.
+
+        Some tokenizers have their special tokens among their ordinary pieces, or added ones that are not called
+        special; the setting that splits special tokens up passes over both.
+        """
+        words = re.findall(r"\s*\S+|\s+", text)
+        if len(words) > 1:
+            return [id_ for ids in self._ids(words) for id_ in ids]
+        encoded = self._plain.encode_batch_fast(list(text), add_special_tokens=False)
+        return [id_ for one in encoded for id_ in one.ids if id_ not in self._reserved]
 
     def encode(self, texts: Sequence[str], *, after: str = "") -> list[list[int]]:
         """Token ids of each text as they are when it follows `after`.
@@ -149,18 +171,35 @@ class HfTokenizer:
         if not self._hf.chat_template:
             bos = [self._hf.bos_token_id] if self._hf.bos_token_id is not None else []
             return bos + [i for _, text in turns for i in self._ids([text + "\n\n"])[0]]
-        marks = [f"\x02{secrets.token_hex(16)}\x03" for _ in turns]
-        messages: list[Mapping[str, Any]] = [
-            {"role": role, "content": mark} for (role, _), mark in zip(turns, marks, strict=True)
-        ]
-        frame = str(self._hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         ids: list[int] = []
-        for mark, (role, text) in zip(marks, turns, strict=True):
-            before, found, frame = frame.partition(mark)
-            if not found:
-                raise ModelError(f"the model's chat template has no place for a {role} turn")
-            ids += self._literal(before) + self._ids([text])[0]
-        return ids + self._literal(frame)
+        before = ""
+        for piece, is_text in self._framed(turns):
+            if is_text:
+                ids += self.encode([piece], after="\n" if before.endswith("\n") else "")[0]
+            else:
+                ids += self._literal(piece)
+            before = piece
+        return ids
+
+    def _framed(self, turns: Sequence[tuple[str, str]]) -> list[tuple[str, bool]]:
+        """The chat in pieces: what the chat template writes, and in its place each turn's text."""
+        texts = [text for _, text in turns]
+        one_turn = [("user", "\n\n".join(texts))]  # some models know no system turn
+        reason = "it leaves out a turn"
+        for given in (turns, one_turn):
+            marks = {f"\x02{secrets.token_hex(16)}\x03": text for _, text in given}
+            messages = [{"role": role, "content": mark} for (role, _), mark in zip(given, marks, strict=True)]
+            try:
+                frame = self._hf.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **_CHAT_OPTIONS
+                )
+            except Exception as error:  # a template is code of the model's author
+                reason = str(error)
+                continue
+            if all(mark in str(frame) for mark in marks):
+                pieces = re.split(f"({'|'.join(marks)})", str(frame))
+                return [(marks.get(piece, piece), piece in marks) for piece in pieces if piece]
+        raise ModelError(f"the model's chat template cannot be used: {reason}")
 
     def _literal(self, text: str) -> list[int]:
         return list(self._hf(text, add_special_tokens=False, return_attention_mask=False)["input_ids"])

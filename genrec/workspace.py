@@ -6,6 +6,7 @@ The only module besides `genrec.cli` in which names become objects. Knows how th
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from genrec.engines.quiet import quiet_start
 from genrec.errors import ConfigError, StoreError
 from genrec.events import items_of
 from genrec.models import model_folder
-from genrec.plugins import Registry, installed
+from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
@@ -137,19 +138,17 @@ class Workspace:
             return None
         if name not in self._engines:
             build: Callable[..., Engine] = self.registry.get("engines", name)
+            options = {key: from_environment(value) for key, value in self.settings.engines.get(name, {}).items()}
+            options = {"model": self.settings.model, "dtype": self.settings.dtype} | options
+            try:
+                inspect.signature(build).bind(Path(), **options)
+            except TypeError as error:
+                raise ConfigError(
+                    f"cannot set up engine {name!r}: {error}", hint=f"See [engines.{name}] in genrec.toml."
+                ) from error
             folder = model_folder(self.settings.model)
             with self._loading("engine"), quiet_start():
-                try:
-                    self._engines[name] = build(
-                        folder,
-                        model=self.settings.model,
-                        dtype=self.settings.dtype,
-                        **self.settings.engines.get(name, {}),
-                    )
-                except TypeError as error:
-                    raise ConfigError(
-                        f"cannot set up engine {name!r}: {error}", hint="See [engines.{name}]."
-                    ) from error
+                self._engines[name] = build(folder, **options)
         return self._engines[name]
 
     def engine_name(self, name: str | None = None) -> str:

@@ -203,7 +203,7 @@ def _show_lines(pair: Sequence[Prompt]) -> None:
 
 def _side_by_side(pair: Sequence[Recommendation]) -> str:
     """Two lists beside each other, with probabilities where there are any and log-probabilities where not."""
-    heads = [f"{answer.at:%A %-d %B, %H:%M}" for answer in pair]
+    heads = [f"{answer.at:%A %-d %B %Y, %H:%M}" for answer in pair]
     lines = ["     " + "".join(head.ljust(COLUMN) for head in heads).rstrip()]
     for rank in range(max(len(answer.items) for answer in pair)):
         cells = [
@@ -228,12 +228,12 @@ def _explain() -> None:
 
 def _next_commands(folder: Path, *, has_model: bool) -> None:
     _heading("6" if has_model else "4", "Go on")
-    user, at = HOUSEHOLDS[0], f"{MOMENTS[1]:%Y-%m-%dT%H:%M}"
+    asked = f"{HOUSEHOLDS[0]} --at {MOMENTS[1]:%Y-%m-%dT%H:%M}"
     for line in (
         f"cd {folder}",
-        f"genrec recommend {user} --at {at} --exclude-seen" + ("" if has_model else " --engine none"),
-        f"genrec recommend {user} --at {at} --trace" + ("" if has_model else " --engine none"),
-        f"genrec prompts render {SETTINGS['prompt']} --user {user} --at {at}",
+        f"genrec recommend {asked} --exclude-seen" + (" --trace" if has_model else " --engine none"),
+        f"genrec recommend {asked} --engine none",
+        f"genrec prompts render {SETTINGS['prompt']} --user {asked}",
     ):
         click.echo(f"   {line}")
 

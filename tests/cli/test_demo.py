@@ -38,7 +38,7 @@ def test_it_tells_the_story_in_order(told: str) -> None:
     assert [line[0] for line in told.splitlines() if re.match(r"\d  ", line)] == list("123456")
     assert "300 households" in told
     assert "Thanksgiving" in told
-    assert told.count("Wednesday 7 June, 09:00") == told.count("Wednesday 22 November, 18:00") == 7
+    assert told.count("Wednesday 7 June 2017, 09:00") == told.count("Wednesday 22 November 2017, 18:00") == 7
     assert told.count("▸ Wednesday morning") == 3
 
 

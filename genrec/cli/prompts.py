@@ -37,14 +37,24 @@ def command() -> None:
 @json_option
 def list_(workspace: Path, as_json: bool) -> None:
     """List the templates of the workspace, of plugins and of genrec."""
-    from genrec.prompt import load_template, template_names
+    from genrec.prompt import template_names
 
     folders = _folders(workspace)
-    rows = [{"name": name, "description": load_template(name, folders).description} for name in template_names(folders)]
+    rows = [{"name": name, "description": _description(name, folders)} for name in template_names(folders)]
     if as_json:
         print_json(rows)
     else:
         click.echo(table(rows))
+
+
+def _description(name: str, folders: list[Traversable]) -> str:
+    """What a template says of itself; one that is wrong does not keep the others from being listed."""
+    from genrec.prompt import load_template
+
+    try:
+        return load_template(name, folders).description
+    except PromptError as error:
+        return f"broken: {error}"
 
 
 @command.command("show")
@@ -95,9 +105,15 @@ def copy(name: str, folder: Path, workspace: Path) -> None:
     target = folder / (Path(template.name).name + SUFFIX)
     if target.exists():
         raise PromptError(f"{target} is there already", hint="Choose another folder, or remove that file first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(template.source, encoding="utf-8")
-    click.echo(f"Wrote {target}. Use it with: prompt = {str(template.name)!r} in genrec.toml, or --prompt {target}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(template.source, encoding="utf-8")
+    except OSError as error:
+        raise PromptError(f"cannot write {target}: {error.strerror or error}") from error
+    is_own = folder.resolve() == (workspace / "prompts").resolve()
+    click.echo(
+        f'Wrote {target}. Use it with this line in genrec.toml: prompt = "{template.name if is_own else target}"'
+    )
 
 
 def _folders(workspace: Path) -> list[Traversable]:

@@ -11,10 +11,12 @@ import pytest
 from genrec.context import FEATURES, Words, line
 from genrec.context.device import device, extra
 from genrec.context.place import distance
-from genrec.context.time import holiday, season, since
-from genrec.errors import DataError
-from genrec.events import Context
-from genrec.history import Moment
+from genrec.context.time import WEEKDAYS, holiday, season, since
+from genrec.errors import DataError, ModelError
+from genrec.events import Context, Event, event_of
+from genrec.history import Moment, moments
+from genrec.models import model_folder
+from genrec.tokenizer import HfTokenizer
 
 NEW_YORK = Context(time_zone="America/New_York")
 
@@ -99,11 +101,11 @@ def test_the_first_of_a_window_has_nothing_before_it() -> None:
 
 def test_a_word_is_written_only_where_it_changes() -> None:
     there, elsewhere = Context(place="store 3", device="phone"), Context(place="store 8", device="phone")
-    moments = [
+    visits = [
         moment(datetime(2026, 6, day, hour, tzinfo=UTC), context)
         for day, hour, context in [(1, 8, there), (1, 9, there), (9, 9, elsewhere), (16, 9, elsewhere)]
     ]
-    words = [Words().of(one, before) for before, one in pairwise([None, *moments]) if one]
+    words = [Words().of(one, before) for before, one in pairwise([None, *visits]) if one]
     assert line(words[0], None) == "Monday morning, summer, store 3, phone"
     assert line(words[1], words[0]) == "an hour later"
     assert line(words[2], words[1]) == "Tuesday, a week later, store 8"
@@ -164,3 +166,32 @@ def test_nobody_is_away_from_nowhere() -> None:
 def test_what_else_is_known_is_said_in_the_order_of_its_names() -> None:
     context = Context(device=" my\nphone ", extra={"weather": "rain", "mood": "calm", "\u200b": ""})
     assert (device(context), extra(context)) == ("my phone", "mood calm, weather rain")
+
+
+# ---- what it costs
+
+
+@pytest.mark.llm
+def test_the_words_for_time_cost_a_handful_of_tokens_a_line() -> None:
+    """On real shopping histories and with a real model's tokenizer, six tokens a line on average at most."""
+    journey = pytest.importorskip("genrec_completejourney", reason="genrec-completejourney is not installed")
+    try:
+        tokenizer = HfTokenizer(model_folder("smollm2-135m"))
+    except ModelError as error:
+        pytest.skip(f"{error}; {error.hint}")
+    source = journey.CompleteJourney(households=20)
+    baskets: dict[str, list[Event]] = {}
+    for rows in source.read("events", lambda problem: pytest.fail(str(problem))):
+        for row in rows.to_pylist():
+            baskets.setdefault(row["user_id"], []).append(event_of(row))
+    features = tuple(f for f in FEATURES if f in ("weekday", "part_of_day", "season", "holiday", "since"))
+    to_words = Words(features=features, country="US")
+    texts = []
+    for events in baskets.values():
+        visits = moments(events)
+        words = [to_words.of(visit, before) for before, visit in pairwise([None, *visits]) if visit]
+        texts += [line(now, before) for before, now in pairwise([None, *words]) if now is not None]
+    n_tokens = [len(ids) for ids in tokenizer.encode(texts, after="\n")]
+    assert len(texts) > 1_000
+    assert sum(n_tokens) / len(n_tokens) <= 6.0
+    assert len({text.split(" ")[0].strip(",") for text in texts} & set(WEEKDAYS)) == 7

@@ -3,7 +3,7 @@
     import genrec
 
     with genrec.open("genrec-demo", engine="none") as workspace:
-        answer = workspace.recommender().recommend("1228", at="2017-11-22T18:00", k=5)
+        answer = workspace.recommender().recommend("1985", at="2017-11-22T18:00", k=5)
         for item in answer.items:
             print(item.rank, item.title, round(item.logprob, 2))
 

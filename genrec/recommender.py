@@ -76,6 +76,7 @@ class Recommender:
 
     Raises:
         ConfigError: If what was given cannot answer.
+        EmptyCatalogError: If there is no item.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Recommender:
         max_tokens: int = 1024,
         words: Words | None = None,
     ) -> None:
+        if not len(catalog):
+            raise EmptyCatalogError("the catalogue has no items", hint="Bring some in: genrec import SOURCE")
         if engine is None and prior is None:
             raise ConfigError("a recommender needs an engine, a prior or both")
         if engine is not None and template is None:
@@ -143,10 +146,11 @@ class Recommender:
             One recommendation for each query, in their order.
 
         Raises:
-            EmptyCatalogError: If the catalogue itself is empty.
             ConfigError: If a query's `at` cannot be read.
+            DataError: If a person's time zone is none.
         """
-        drafts = self._drafts(queries, trace or _ignore)
+        drafts = [self._look_back(query, trace or _ignore) for query in queries]
+        self._write(drafts)
         rankings = self._search(drafts)
         return [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
 
@@ -158,17 +162,9 @@ class Recommender:
         """
         if self.engine is None:
             raise ConfigError("without an engine there is no prompt", hint="Choose one with --engine.")
-        return [draft.prompt for draft in self._drafts(queries, _ignore) if draft.prompt is not None]
-
-    def _drafts(self, queries: Iterable[Query], show: Trace) -> list[_Draft]:
-        """Stages 1 and 2, person by person."""
-        if not len(self.catalog):
-            raise EmptyCatalogError("the catalogue has no items", hint="Bring some in: genrec import SOURCE")
-        drafts = [self._look_back(query, show) for query in queries]
-        if self.engine is not None:
-            for draft in drafts:
-                self._write(draft, self.engine)
-        return drafts
+        drafts = [self._look_back(query, _ignore) for query in queries]
+        self._write(drafts)
+        return [draft.prompt for draft in drafts if draft.prompt is not None]
 
     def _look_back(self, query: Query, show: Trace) -> _Draft:
         """Stage 1: what the person did before the moment, and what may be recommended."""
@@ -199,20 +195,22 @@ class Recommender:
         draft.done("history", history, time.perf_counter() - started_s)
         return draft
 
-    def _write(self, draft: _Draft, engine: Engine) -> None:
-        """Stage 2: the history as a prompt that ends where the next item begins."""
-        assert self.template is not None
-        started_s = time.perf_counter()
-        draft.prompt = render(
-            self.template,
-            draft.history,
-            draft.now,
-            self.encoded,
-            engine.tokenizer,
-            words=self.words,
-            max_tokens=self.max_tokens,
-        )
-        draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
+    def _write(self, drafts: Sequence[_Draft]) -> None:
+        """Stage 2: each history as a prompt that ends where the next item begins; only a language model needs one."""
+        if self.engine is None or self.template is None:
+            return
+        for draft in drafts:
+            started_s = time.perf_counter()
+            draft.prompt = render(
+                self.template,
+                draft.history,
+                draft.now,
+                self.encoded,
+                self.engine.tokenizer,
+                words=self.words,
+                max_tokens=self.max_tokens,
+            )
+            draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
 
     def _search(self, drafts: Sequence[_Draft]) -> list[Ranking]:
         """Stage 3: the best items under the scoring, of all people at once."""

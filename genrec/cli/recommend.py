@@ -23,7 +23,7 @@ BATCH = 64
 
 
 @click.command("recommend", no_args_is_help=True)
-@click.argument("users", metavar="USER...", nargs=-1)
+@click.argument("users", metavar="[USER]...", nargs=-1)
 @click.option("--users", "users_file", type=click.File(encoding="utf-8"), help="A file, one user a line; - is stdin.")
 @click.option("--at", metavar="TIME", help="The moment to recommend for, e.g. 2017-11-22T18:00. [default: now]")
 @click.option("--place", help="Where the person is, in words.")
@@ -59,16 +59,16 @@ def command(
     as_json: bool,
     workspace: Path,
 ) -> None:
-    r"""Recommend items to people, now or at any moment.
+    """Recommend items to people, now or at any moment.
 
     \b
-    genrec recommend 1228
-    genrec recommend 1228 --at 2017-11-22T18:00 --place "store 406" --trace
+    genrec recommend 1985
+    genrec recommend 1985 --at 2017-11-22T18:00 --place "store 406" --trace
     genrec recommend --users users.txt --out lists.parquet
 
     With --json every person is one JSON object on a line of its own (JSON Lines). A time without a zone is read on the
     person's own clock, or the workspace's.
-    """
+    """  # noqa: D301  (click's own mark for lines that are not to be wrapped)
     from genrec.recommendation import Query
     from genrec.workspace import open_workspace
 
@@ -162,6 +162,8 @@ def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: in
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from genrec.errors import ConfigError
+
     schema = pa.schema(
         [
             ("user_id", pa.string()),
@@ -181,6 +183,10 @@ def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: in
     )
     part = file.with_name(file.name + ".part")
     same = ("user_id", "at", "model", "prompt", "catalog", "engine", "scoring")
+    try:
+        part.touch()
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}", hint="Choose another --out FILE.") from error
     with pq.ParquetWriter(part, schema) as writer, progress("recommending", n_total) as advance:
         for answer in answers:
             shared = {name: getattr(answer, name) for name in same}

@@ -109,6 +109,7 @@ def test_an_empty_workspace_says_how_to_fill_it(tmp_path: Path) -> None:
         (["ann", "--engine", "transformers", "--model", "/nowhere/at/all"], 8, "genrec models list"),
         ([], 2, "USER"),
         (["ann", "-k", "0"], 2, "range"),
+        (["ann", "--out", "/nowhere/at/all.parquet"], 3, "Choose another --out FILE"),
     ],
 )
 def test_mistakes_are_answered_with_advice(shop: Path, arguments: list[str], exit_code: int, says: str) -> None:

@@ -28,6 +28,9 @@ NOW_TOKENS = 64
 """Room for the line for "now" is kept in steps of this many tokens, so that its words hardly ever decide where the
 window starts."""
 
+MAX_ATTRIBUTES = 16
+"""Most attributes of a person that a template sees."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
@@ -101,8 +104,11 @@ def render(
     if not lines:
         open_line = writer.now(max_tokens // 4, follows=False)
     ids = [*head, *(i for written in lines for i in written.ids)]
-    filler = (1 - len(ids) - len(open_line.ids)) % align if align else 0
-    if len(ids) + filler + len(open_line.ids) > max_tokens:
+    n_ids = len(ids) + len(open_line.ids)
+    filler = (1 - n_ids) % align if align else 0
+    if n_ids + filler > max_tokens:
+        filler = 0
+    if n_ids > max_tokens:
         raise PromptError(
             f"the instructions take {len(head)} tokens and the line for now {len(open_line.ids)}: "
             f"no room in a prompt of {max_tokens}",
@@ -132,10 +138,6 @@ def _head(
         if len(head) <= budget or not profile:
             return turns, head
         profile.pop()
-
-
-MAX_ATTRIBUTES = 16
-"""Most attributes of a person that a template sees."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,13 @@ from typing import Any
 
 import jinja2
 import yaml
-from jinja2 import meta, nodes
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genrec.context import FEATURES, Feature
 from genrec.errors import PromptError
+from genrec.prompt.rules import refusal
 
 SUFFIX = ".md.j2"
 """How a template's file name ends; its name is the rest of its path."""
@@ -36,15 +37,6 @@ MAX_PARENTS = 4
 SAMPLE_PROFILE: Mapping[str, str] = MappingProxyType({"age": "35-44", "household": "2 adults"})
 """A profile to try a template with."""
 
-_ALLOWED = (
-    *(nodes.Template, nodes.Extends, nodes.Block, nodes.Output, nodes.TemplateData, nodes.If, nodes.For),
-    *(nodes.Name, nodes.Const, nodes.Tuple, nodes.List, nodes.Getattr, nodes.Getitem, nodes.Call),
-    *(nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.Not, nodes.And, nodes.Or),
-    *(nodes.CondExpr, nodes.Concat),
-)
-_FILTERS = ("capitalize", "d", "default", "first", "last", "length", "lower", "title", "trim", "upper")
-"""Filters that make nothing longer."""
-_METHODS = ("get", "items", "keys", "values")
 _HINT = "A template may print, test and loop over `profile`; see docs/prompts.md."
 
 
@@ -65,7 +57,7 @@ class Template:
     source: str
     """The text of its file."""
     bodies: Mapping[str, str]
-    """What stands below the front matter of it and of the templates that it extends, by file name, its own first."""
+    """What stands below the front matter of it and of the templates that it extends, by name, its own first."""
     environment: jinja2.Environment
     """Holds the bodies."""
 
@@ -99,9 +91,7 @@ class Template:
             raise _wrong(name, line, str(error)) from error
         for role, text in turns:
             if len(text) > MAX_CHARS:
-                raise _wrong(
-                    self.name, None, f"its {role} turn is {len(text):,} characters long, {MAX_CHARS:,} is most"
-                )
+                raise _wrong(self.name, None, f"its {role} turn has {len(text):,} characters, {MAX_CHARS:,} is most")
         return [(role, text) for role, text in turns if text]
 
 
@@ -150,9 +140,8 @@ def load_template(name: str, folders: Sequence[Traversable]) -> Template:
         bodies=bodies,
         environment=environment,
     )
-    if not any(f"block {role}" in body for role in ROLES for body in bodies.values()) or not template.turns({}):
+    if not template.turns({}) + template.turns(SAMPLE_PROFILE):
         raise _wrong(name, None, "it has neither a block `system` nor a block `user` with words in it")
-    template.turns(SAMPLE_PROFILE)
     return template
 
 
@@ -204,7 +193,7 @@ def _read(name: str, folders: Sequence[Traversable], *, extended_by: str | None)
         by = f", which {extended_by!r} extends" if extended_by else ""
         raise PromptError(f"no prompt template {name!r}{by}. There are: {known}.", hint="See: genrec prompts list")
     if len(text) > MAX_CHARS:
-        raise _wrong(name, None, f"it is {len(text):,} characters long, {MAX_CHARS:,} is most")
+        raise _wrong(name, None, f"it has {len(text):,} characters, {MAX_CHARS:,} is most")
     if not text.startswith("---\n"):
         return _File(name=name, text=text, head="", body=text)
     head, closed, body = text.removeprefix("---").partition("\n---\n")
@@ -230,69 +219,22 @@ def _text(name: str, folders: Sequence[Traversable]) -> str | None:
 
 
 def _check(file: _File, environment: jinja2.Environment) -> str | None:
-    """Refuse what no template may do; what is left ends soon, whatever profile it is given.
+    """Refuse a file that is no template or does what none may.
 
     Returns:
         The name of the template that this one extends.
     """
     try:
         parsed = environment.parse(file.body, file.name)
+        if refused := refusal(parsed):
+            raise _wrong(file.name, *refused)
         environment.compile(parsed, file.name)
-        unknown = meta.find_undeclared_variables(parsed) - {"profile"}
     except jinja2.TemplateSyntaxError as error:
         raise _wrong(file.name, error.lineno, str(error.message)) from error
     except RecursionError as error:
         raise _wrong(file.name, None, "it is nested too deeply") from error
-    for node in parsed.find_all(nodes.Node):
-        if why := _refusal(node, unknown):
-            raise _wrong(file.name, node.lineno, why)
-    for node in parsed.body:
-        for part in node.nodes if isinstance(node, nodes.Output) else ():
-            text = part.data if isinstance(part, nodes.TemplateData) else "code"
-            if text.strip():
-                line = part.lineno + text[: len(text) - len(text.lstrip())].count("\n")
-                raise _wrong(file.name, line, "words outside its blocks are never read")
     extended = parsed.find(nodes.Extends)
     return extended.template.as_const().removesuffix(SUFFIX) if extended else None
-
-
-def _refusal(node: nodes.Node, unknown: set[str]) -> str | None:
-    """Why a node may not stand in a template."""
-    if not isinstance(node, _ALLOWED):
-        return f"a template may not use {type(node).__name__.lower()!r}"
-    if isinstance(node, nodes.Name) and node.name in unknown:
-        return f"there is no variable {node.name!r}"
-    if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
-        return f"a template may not reach for {node.attr!r}"
-    if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-        return f"a template may not use the filter {node.name!r}, only {', '.join(_FILTERS)}"
-    if isinstance(node, nodes.Call) and not (_is_of_profile(node) or _is_super(node)):
-        return f"a template may call profile.{', profile.'.join(_METHODS)} and super, nothing else"
-    if isinstance(node, nodes.For):
-        if not (_is_of_profile(node.iter) or (isinstance(node.iter, nodes.Name) and node.iter.name == "profile")):
-            return "a template may loop over the profile, nothing else"
-        if any(part.find(nodes.For) or isinstance(part, nodes.For) for part in (*node.body, *node.else_)):
-            return "a template may not loop within a loop"
-    if isinstance(node, nodes.Extends) and not (
-        isinstance(node.template, nodes.Const) and isinstance(node.template.value, str)
-    ):
-        return "a template extends another by its name, in quotes"
-    return None
-
-
-def _is_of_profile(node: nodes.Node) -> bool:
-    """Whether it is ``profile.items()`` or the like."""
-    return (
-        isinstance(node, nodes.Call)
-        and isinstance(node.node, nodes.Getattr)
-        and node.node.attr in _METHODS
-        and isinstance(node.node.node, nodes.Name)
-        and node.node.node.name == "profile"
-    )
-
-
-def _is_super(node: nodes.Call) -> bool:
-    return isinstance(node.node, nodes.Name) and node.node.name == "super"
 
 
 def _where(error: Exception) -> tuple[str, int] | None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from genrec.catalog import Catalog, EncodedCatalog
 from genrec.context import Words
 from genrec.errors import PromptError
-from genrec.events import Context, Item, User
-from genrec.history import History, Moment
-from genrec.prompt import NOW_TOKENS, bundled_prompts, load_template, render
+from genrec.events import Context, Event, Item, User, batch
+from genrec.history import History, Moment, read_history
+from genrec.prompt import NOW_TOKENS, Prompt, bundled_prompts, load_template, render
+from genrec.store import Store
 from genrec.tokenizer import HfTokenizer
 
 START = datetime(2017, 6, 5, 9, tzinfo=UTC)  # a Monday
@@ -102,6 +105,29 @@ def test_items_that_the_catalogue_lacks_are_left_out_and_counted(
     assert prompt.n_unknown == 2
 
 
+def test_a_moment_of_which_the_catalogue_knows_nothing_leaves_no_line(
+    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer
+) -> None:
+    known = history(moment(0, "milk"), moment(1, "gone"), moment(2, "bread"))
+    prompt = render(NEUTRAL, known, Context(), encoded, tiny_tokenizer)
+    assert prompt.lines[:2] == ("Monday morning, summer | milk;", "Wednesday, two days later | bread;")
+    assert (prompt.n_moments, prompt.n_dropped, prompt.n_unknown) == (2, 0, 1)
+
+
+def test_times_are_told_on_the_clock_of_the_event_else_of_the_person_else_of_the_workspace(
+    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer
+) -> None:
+    def told(own: str | None, event: str | None) -> str:
+        past = Moment(at=START, context=Context(time_zone=event), item_ids=("milk",))
+        known = replace(history(past), user=User(user_id="ann", time_zone=own))
+        words = Words(time_zone="Asia/Tokyo", features=("weekday", "part_of_day"))
+        return render(NEUTRAL, known, Context(), encoded, tiny_tokenizer, words=words).lines[0].split(" |")[0]
+
+    assert told(None, None) == "Monday evening"
+    assert told("America/Los_Angeles", None) == "Monday night"
+    assert told("America/Los_Angeles", "Europe/Berlin") == "Monday noon"
+
+
 # ---- the window
 
 
@@ -157,11 +183,65 @@ def test_a_moment_longer_than_the_budget_is_cut(encoded: EncodedCatalog, tiny_to
     assert 0 < prompt.lines[0].count(";") < 300
 
 
+def test_a_long_last_moment_that_fits_alone_is_whole(encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer) -> None:
+    many = [f"thing {n}" for n in range(60)]
+    big = Catalog.of([Item(item_id=name, title=name) for name in many]).encode(tiny_tokenizer)
+    known = history(moment(0, "thing 1"), moment(1, *many))
+    whole = render(NEUTRAL, known, Context(), big, tiny_tokenizer, align=None, max_tokens=10_000)
+    longest = len(tiny_tokenizer.encode([whole.lines[1] + "\n"])[0])
+    instructions = whole.n_stable - whole.n_history_tokens
+    budget = instructions + longest + 10 + NOW_TOKENS
+    prompt = render(NEUTRAL, known, Context(), big, tiny_tokenizer, align=None, max_tokens=budget)
+    assert (prompt.n_moments, prompt.n_dropped) == (1, 1)
+    assert prompt.lines[0].endswith(whole.lines[1].split(" | ")[1])
+    assert prompt.lines[0].startswith("Tuesday morning, summer, next day | ")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=25), st.integers(4, 40), st.integers(250, 500))
+def test_the_prefix_stays_with_a_real_store_behind_it(
+    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer, baskets: list[int], max_events: int, max_tokens: int
+) -> None:
+    n_moves = 0
+    before: Prompt | None = None
+    with TemporaryDirectory() as folder, Store.open(Path(folder) / "log.db") as store:
+        for day, n_items in enumerate(baskets):
+            at = START + timedelta(days=day)
+            events = [Event(user_id="ann", item_id=ITEMS[(day + i) % 6], at=at) for i in range(n_items)]
+            store.append([batch("events", events)], source="test")
+            known = read_history(store, "ann", at + timedelta(hours=1), max_events=max_events)
+            after = render(NEUTRAL, known, Context(), encoded, tiny_tokenizer, max_tokens=max_tokens)
+            assert len(after.token_ids) <= max_tokens
+            if before is not None and after.token_ids[: before.n_stable] != before.token_ids[: before.n_stable]:
+                assert after.lines[0] != before.lines[0], "only the window's start may have moved"
+                n_moves += 1
+            before = after
+    n_events, chunk = sum(baskets), max(1, max_events // 4)
+    n_tokens = 30 * len(baskets)  # at most that many a line
+    assert n_moves <= 1 + n_events / chunk + 4 * n_tokens / 100
+
+
 def test_a_budget_that_not_even_the_instructions_fit_is_refused(
     encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer
 ) -> None:
     with pytest.raises(PromptError, match="no room in a prompt of 64"):
         render(NEUTRAL, history(), Context(), encoded, tiny_tokenizer, max_tokens=NOW_TOKENS)
+
+
+@pytest.mark.parametrize("max_tokens", [260, 400, 1024])
+def test_long_words_from_data_never_break_the_budget(
+    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer, max_tokens: int
+) -> None:
+    long = "好吃的" * 40
+    where = Context(place=long, device=long, extra={f"{n}{long}": long for n in range(30)})
+    attributes = {"age": "35-44"} | {f"attribute {n}": long for n in range(50)}
+    visits = [replace(visit, context=where) for visit in days(20)]
+    prompt = render(
+        NEUTRAL, history(*visits, attributes=attributes), where, encoded, tiny_tokenizer, max_tokens=max_tokens
+    )
+    assert len(prompt.token_ids) <= max_tokens
+    assert "age: 35-44" in prompt.turns[1][1]
+    assert prompt.lines[-1].endswith(" |")
 
 
 # ---- hostile data

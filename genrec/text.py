@@ -13,8 +13,8 @@ def clean(text: str, *, max_chars: int = 80) -> str:
     """Write untrusted text so that it stays on its line, in its field and out of the chat format.
 
     Line breaks, control characters, format characters (zero-width, right-to-left overrides) and runs of spaces become
-    one space or nothing, ``|`` becomes ``/`` and ``;`` becomes ``,``, chat markers lose their brackets. Letters of all
-    scripts and emoji stay. Cleaning what is clean changes nothing.
+    one space or nothing, ``|`` becomes ``/`` and ``;`` becomes ``,`` in all their widths, chat markers lose their
+    brackets. Letters of all scripts and emoji stay. Cleaning what is clean changes nothing.
 
     Args:
         text: Anything.
@@ -27,12 +27,14 @@ def clean(text: str, *, max_chars: int = 80) -> str:
     text = "".join(" " if unicodedata.category(c)[0] in "ZC" and c not in _JOINERS else c for c in text)
     while (without := _CHAT_MARKER.sub(" ", text)) != text:
         text = without
-    text = " ".join(text.replace("|", "/").replace(";", ",").split())
+    text = " ".join(text.translate(_REPLACED).split())
     if len(text) > max_chars:
         cut = text[: max_chars + 1].rfind(" ")
         text = text[: cut if cut > max_chars // 2 else max_chars]
     return unicodedata.normalize("NFC", text).strip()
 
 
+_REPLACED = str.maketrans("|;｜；﹔︔", "/,/，，，")
+"""The two characters that close a field, and those that some tokenizers take for one of them."""
 _JOINERS = "\u200d"
 """Zero-width joiner: holds emoji together and changes nothing else."""

@@ -111,9 +111,8 @@ def copy(name: str, folder: Path, workspace: Path) -> None:
     except OSError as error:
         raise PromptError(f"cannot write {target}: {error.strerror or error}") from error
     is_own = folder.resolve() == (workspace / "prompts").resolve()
-    click.echo(
-        f'Wrote {target}. Use it with this line in genrec.toml: prompt = "{template.name if is_own else target}"'
-    )
+    used_as = template.name if is_own else target.resolve()
+    click.echo(f'Wrote {target}. Use it with this line in genrec.toml: prompt = "{used_as}"')
 
 
 def _folders(workspace: Path) -> list[Traversable]:

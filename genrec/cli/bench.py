@@ -1,4 +1,4 @@
-"""`genrec bench`: decoding speed and exactness, measured on this machine with the workspace's own people."""
+"""`genrec bench`: speed and exactness on this machine, with the workspace's own people where there are any."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def decode(
                     rows.append(bench.decode(recommender, asked, n_repeats=repeats, say=_say))
                 if peer and isinstance(engine, TransformersEngine):
                     rows.append(bench.peer(engine, opened.recommender(engine=name), asked, rows, k=k, say=_say))
-        _finish(bench.report("decode", opened, rows, started_s), as_json, out)
+        _finish(bench.report("decode", opened.folder.resolve().name, rows, started_s), as_json, out)
 
 
 @command.command("exact")
@@ -118,7 +118,26 @@ def exact(
         if "vllm" in engines:
             with _engine(opened, "vllm") as engine:
                 rows += bench.exact(engine, encoded, prompts, truths, k=k, say=_say)
-        _finish(bench.report(f"exact {dtype}", opened, rows, started_s), as_json, out)
+        _finish(bench.report(f"exact {dtype}", opened.folder.resolve().name, rows, started_s), as_json, out)
+
+
+@command.command("catalogue")
+@click.option("--items", "n_items", default=100_000, show_default=True, help="How many titles to make up.")
+@click.option("--model", metavar="NAME", default="smollm2-135m", show_default=True, help="Whose tokenizer.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON to a file, too.")
+@json_option
+def catalogue(n_items: int, model: str, out: Path | None, as_json: bool) -> None:
+    """Time making a large catalogue: texts, token ids, trie, writing and mapping it."""
+    import tempfile
+
+    from genrec import bench
+    from genrec.models import model_folder
+    from genrec.tokenizer import HfTokenizer
+
+    started_s = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        row = bench.catalogue(HfTokenizer(model_folder(model)), Path(folder), n_items=n_items, say=_say)
+    _finish(bench.report("catalogue", "generated titles", [row], started_s), as_json, out)
 
 
 def _engine(opened: Workspace, name: str) -> Any:

@@ -108,6 +108,13 @@ def test_brute_force_and_scoring_agree_and_a_wrong_engine_is_found_out(tiny_mode
         assert row["max_difference"] > 1e-3
 
 
+def test_catalogue_reports_its_steps(tiny_model: Path) -> None:
+    [row] = run("bench", "catalogue", "--items", "500", "--model", tiny_model, "--json")["rows"]  # type: ignore[misc]
+    assert row["n_items"] == 500
+    assert row["n_nodes"] > 500
+    assert {"texts_s", "tokens_s", "trie_s", "load_s", "megabytes"} <= set(row)
+
+
 def test_too_few_people_to_measure_with(tmp_path: Path) -> None:
     create_workspace(tmp_path / "empty")
     result = CliRunner().invoke(main, ["bench", "decode", "-w", str(tmp_path / "empty")])

@@ -1,0 +1,15 @@
+"""Measuring this machine: what a recommendation costs beside reading its prompt, and whether it is exact.
+
+Times are ratios within one run, on a workspace's own people and prompts. Peers and brute force are written from the
+model's plain interface, on purpose without the project's tree or search code. Each measurement is a plain row of
+figures; `report` adds what is needed to judge and repeat them.
+"""
+
+from __future__ import annotations
+
+from genrec.bench.catalogue import catalogue
+from genrec.bench.decode import decode, peer, queries
+from genrec.bench.exact import brute_force, exact
+from genrec.bench.report import Row, Say, report
+
+__all__ = ["Row", "Say", "brute_force", "catalogue", "decode", "exact", "peer", "queries", "report"]

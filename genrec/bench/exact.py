@@ -1,0 +1,120 @@
+"""Whether the search finds what brute force finds."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from genrec.bench.report import Row, Say
+from genrec.catalog import EncodedCatalog
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import Ranking, search
+from genrec.engines.base import Engine
+from genrec.engines.transformers import TransformersEngine
+
+
+def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Sequence[int]) -> dict[str, np.ndarray]:
+    """Weigh every item of the catalogue by reading every item's tokens after the prompt, without trie or search.
+
+    Returns:
+        For `joint` and `masked`, each row's log-probability in nats, shape ``(n_items,)``.
+    """
+    torch, lm = engine.torch, engine.lm
+    sequences = [encoded.ids(row) for row in range(len(encoded.catalog))]
+    choices: dict[tuple[int, ...], set[int]] = {}
+    for ids in sequences:
+        for depth, token in enumerate(ids):
+            choices.setdefault(tuple(ids[:depth]), set()).add(token)
+    options = {prefix: torch.tensor(sorted(tokens)) for prefix, tokens in choices.items()}
+    joint, masked = np.zeros(len(sequences)), np.zeros(len(sequences))
+    by_length: dict[int, list[int]] = {}
+    for row, ids in enumerate(sequences):
+        by_length.setdefault(len(ids), []).append(row)
+    with torch.inference_mode():
+        read = lm(input_ids=torch.tensor([list(prompt)]), use_cache=True, logits_to_keep=1)
+        first = read.logits[0, -1].float().log_softmax(-1)
+        for length, rows in by_length.items():
+            for start in range(0, len(rows), 64):
+                some = rows[start : start + 64]
+                after = first.expand(len(some), 1, -1)
+                if length > 1:
+                    cache = _repeated(read.past_key_values, len(some))
+                    inputs = torch.tensor([sequences[row][:-1] for row in some])
+                    out = lm(input_ids=inputs, past_key_values=cache, use_cache=True)
+                    after = torch.cat([after, out.logits.float().log_softmax(-1)], dim=1)  # (B, length, n_vocab)
+                for at, row in enumerate(some):
+                    for depth, token in enumerate(sequences[row]):
+                        logprob = after[at, depth]
+                        joint[row] += float(logprob[token])
+                        among = logprob[options[tuple(sequences[row][:depth])]]
+                        masked[row] += float(logprob[token] - among.logsumexp(0))
+    return {"joint": joint, "masked": masked}
+
+
+def exact(
+    engine: Engine,
+    encoded: EncodedCatalog,
+    prompts: Sequence[Sequence[int]],
+    truths: Sequence[dict[str, np.ndarray]],
+    *,
+    k: int,
+    say: Say,
+) -> list[Row]:
+    """Compare the search with brute force.
+
+    Args:
+        engine: Runs the search.
+        encoded: The catalogue.
+        prompts: One for each person.
+        truths: `brute_force` of each prompt.
+        k: Length of the lists.
+        say: Is told the outcome.
+
+    Returns:
+        A row for each scoring: how many lists are equal, the largest difference of a log-probability, and the regret
+        (probability mass of the true top-k minus that of the list found).
+    """
+    rows = []
+    for name in ("joint", "masked"):
+        scoring = Scoring(name=name)
+        rankings: list[Ranking] = engine.run((prompt, search(encoded.trie, k=k, scoring=scoring)) for prompt in prompts)
+        worst, regrets, n_equal = 0.0, [], 0
+        for ranking, truth in zip(rankings, truths, strict=True):
+            weights = truth[name]
+            best = np.argsort(-weights, kind="stable")[:k]
+            worst = max(worst, float(np.abs(ranking.logprobs - weights[ranking.rows]).max()))
+            regrets.append(float(np.exp(weights[best]).sum() - np.exp(weights[ranking.rows]).sum()))
+            # Two items may lie closer together than arithmetic can tell: equal up to such a swap.
+            n_equal += bool(np.abs(weights[best] - weights[ranking.rows]).max() < 1e-3)
+        row: Row = {
+            "name": f"{engine.name} {name}",
+            "engine": engine.name,
+            "scoring": name,
+            "n_people": len(prompts),
+            "n_items": len(encoded.catalog),
+            "k": k,
+            "n_equal": n_equal,
+            "n_same_order": sum(
+                ranking.rows.tolist() == np.argsort(-truth[name], kind="stable")[:k].tolist()
+                for ranking, truth in zip(rankings, truths, strict=True)
+            ),
+            "max_difference": worst,
+            "mean_regret": statistics.fmean(regrets),
+            "max_regret": max(regrets),
+        }
+        say(
+            f"{row['name']}: {n_equal} of {len(prompts)} lists equal, largest difference {worst:.1e} nats, "
+            f"mean regret {row['mean_regret']:.1e}"
+        )
+        rows.append(row)
+    return rows
+
+
+def _repeated(cache: Any, times: int) -> Any:
+    repeated = copy.deepcopy(cache)
+    repeated.batch_repeat_interleave(times)
+    return repeated

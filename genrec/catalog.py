@@ -9,7 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
+import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, count
@@ -35,14 +39,19 @@ MAX_SHORT = 48
 _TRAILING_NOTE = re.compile(r"\s*[(\[][^()\[\]]*[)\]]$")
 
 
-def short_forms(item: Item) -> Iterator[str]:
-    """Texts an item could have, best first: a short title, a longer one, numbered ones without end."""
+def short_forms(item: Item, numbers: Mapping[str, Iterator[int]]) -> Iterator[str]:
+    """Texts an item could have, best first: a short title, a longer one, numbered ones without end.
+
+    Args:
+        item: The item.
+        numbers: The numbers not tried yet, by short title: items of one title go on where the one before stopped.
+    """
     whole = clean(item.title, max_chars=4 * MAX_SHORT) or clean(f"item {item.item_id}") or "item"
     short = clean(_TRAILING_NOTE.sub("", whole) or whole, max_chars=MAX_SHORT)
     yield short
     yield clean(whole, max_chars=2 * MAX_SHORT)
     yield whole
-    for n in count(2):
+    for n in numbers[short]:
         yield f"{short} ({n})"
 
 
@@ -70,9 +79,10 @@ class Catalog:
         unique = {item.item_id: item for item in items}
         taken = set(known.values())
         new: dict[str, str] = {}
+        numbers: Mapping[str, Iterator[int]] = defaultdict(lambda: count(2))
         for item in unique.values():
             if item.item_id not in known:
-                text = next(form for form in short_forms(item) if form not in taken)
+                text = next(form for form in short_forms(item, numbers) if form not in taken)
                 taken.add(text)
                 new[item.item_id] = text
         known |= new
@@ -96,7 +106,8 @@ class Catalog:
 
         Args:
             tokenizer: The language model's.
-            cache: Folder that keeps encodings by fingerprint; nothing is kept when omitted.
+            cache: Folder that keeps encodings by fingerprint; nothing is kept when omitted, or where it cannot be
+                written.
 
         Raises:
             EmptyCatalogError: If there is no item.
@@ -104,11 +115,15 @@ class Catalog:
         if not self.items:
             raise EmptyCatalogError("the catalogue has no items", hint="Bring some in with genrec import.")
         folder = cache / _digest([self.fingerprint, tokenizer.fingerprint]) if cache else None
-        if folder and (folder / "complete").exists():
-            return EncodedCatalog.load(folder, self)
+        if folder and folder.is_dir():
+            try:
+                return EncodedCatalog.load(folder, self)
+            except (OSError, ValueError, EOFError):  # damaged, say by a power cut
+                shutil.rmtree(folder, ignore_errors=True)
         encoded = _encode(self, tokenizer)
         if folder:
-            encoded.save(folder)
+            with suppress(OSError):
+                encoded.save(folder)
         return encoded
 
 
@@ -128,11 +143,19 @@ class EncodedCatalog:
         return [int(i) for i in self.tokens[self.indptr[row] : self.indptr[row + 1]]]
 
     def save(self, folder: Path) -> None:
-        """Keep it in `folder`; a folder without the file ``complete`` is a write that was cut off."""
-        self.trie.save(folder)
-        np.save(folder / "indptr.npy", self.indptr)
-        np.save(folder / "tokens.npy", self.tokens)
-        (folder / "complete").touch()
+        """Keep it in `folder`, which appears when all of it is written.
+
+        Raises:
+            OSError: If it cannot be written, or the folder is there already: others may have mapped what is in it.
+        """
+        part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+        try:
+            self.trie.save(part)
+            np.save(part / "indptr.npy", self.indptr)
+            np.save(part / "tokens.npy", self.tokens)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path, catalog: Catalog) -> EncodedCatalog:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.catalog import SEPARATOR, Catalog, EncodedCatalog
+from genrec.catalog import SEPARATOR, Catalog
 from genrec.errors import DataError, EmptyCatalogError
 from genrec.events import Item
 from genrec.tokenizer import HfTokenizer
@@ -32,6 +32,14 @@ def test_the_newcomer_takes_the_suffix_never_the_incumbent() -> None:
     assert after.new_texts == {"new": "Heat (1972)"}
     third = Catalog.of([*after.items, Item(item_id="x", title="Heat")], before.new_texts | after.new_texts)
     assert third.texts == ("Heat (1972)", "Heat", "Heat (2)")
+
+
+def test_many_items_of_one_title_are_numbered_on() -> None:
+    catalog = Catalog.of(items(*["Gift card"] * 20_000))
+    assert catalog.texts[:3] == ("Gift card", "Gift card (2)", "Gift card (3)")
+    assert catalog.texts[-1] == "Gift card (20000)"
+    newcomer = Catalog.of([*catalog.items, Item(item_id="new", title="Gift card")], catalog.new_texts)
+    assert newcomer.texts[-1] == "Gift card (20001)"
 
 
 def test_the_text_of_an_item_that_is_gone_stays_reserved() -> None:
@@ -86,9 +94,35 @@ def test_an_encoded_catalogue_is_kept_by_fingerprint(tiny_tokenizer: HfTokenizer
     assert [again.ids(row) for row in (0, 1)] == [first.ids(row) for row in (0, 1)]
     other = Catalog.of(items("Heat", "Fargo", "Casablanca")).encode(tiny_tokenizer, cache=tmp_path)
     assert other.trie.n_leaves == 3
-    for file in tmp_path.glob("*/complete"):
-        file.unlink()  # as if the machine had gone down before the last write
-    assert isinstance(catalog.encode(tiny_tokenizer, cache=tmp_path), EncodedCatalog)
+
+
+def test_a_damaged_encoding_is_made_again(tiny_tokenizer: HfTokenizer, tmp_path: Path) -> None:
+    catalog = Catalog.of(items("Heat", "Fargo"))
+    first = catalog.encode(tiny_tokenizer, cache=tmp_path)
+    [file] = tmp_path.glob("*/tokens.npy")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4])
+    again = catalog.encode(tiny_tokenizer, cache=tmp_path)
+    assert again.ids(1) == first.ids(1)
+    assert file.read_bytes() == whole
+
+
+def test_an_encoding_in_use_is_never_written_over(tiny_tokenizer: HfTokenizer, tmp_path: Path) -> None:
+    """Another process may have mapped its files; writing into them would pull the ground from under it."""
+    catalog = Catalog.of(items("Heat", "Fargo"))
+    encoded = catalog.encode(tiny_tokenizer, cache=tmp_path)
+    [folder] = tmp_path.iterdir()
+    before = {file.name: file.stat().st_ino for file in folder.iterdir()}
+    with pytest.raises(OSError, match=folder.name):
+        encoded.save(folder)
+    assert {file.name: file.stat().st_ino for file in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tiny_tokenizer: HfTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    encoded = Catalog.of(items("Heat")).encode(tiny_tokenizer, cache=tmp_path / "file" / "cache")
+    assert encoded.trie.n_leaves == 1
 
 
 class FoldingTokenizer:

@@ -19,13 +19,16 @@ from genrec.decoding.scoring import Scoring
 from genrec.engines.base import Search, TokenTree
 from genrec.trie import Trie
 
+MAX_WIDTH = 256
+"""Most branches opened in one round: what they cost in memory, an engine needs at once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
     """Items of a catalogue by what the model gives them, best first."""
 
     rows: np.ndarray
-    """Catalogue rows, shape ``(k,)`` or fewer when fewer are live, int64."""
+    """Catalogue rows, shape ``(k,)`` or fewer when fewer are live and have any weight, int64."""
     logprobs: np.ndarray
     """Their weights under the scoring, nats, same shape."""
     n_rounds: int
@@ -137,8 +140,8 @@ def search(
         live: Which rows may be recommended, shape ``(n_leaves,)``, bool; all when omitted. Filtered items are never
             found; `joint` and `masked` weights of the others do not change, in `fused` a filtered item has no mass.
         log_mass: The prior's log-probability of each row, nats, shape ``(n_leaves,)``; for `fused`.
-        width: How many branches to open in the first round; every round opens twice as many as the one before, so a
-            model without preferences costs few rounds too. Never changes the result.
+        width: How many branches to open in the first round; every round opens twice as many as the one before, up to
+            `MAX_WIDTH`, so a model without preferences costs few rounds too. Never changes the result.
 
     Returns:
         A generator that yields token trees, is sent log-probabilities and returns a `Ranking`; equal weights are
@@ -150,7 +153,9 @@ def search(
     n_rounds = n_opened = 0
 
     def close(weight: float, leaf: int) -> None:
-        """A complete item: keep it if it is among the best k so far."""
+        """A complete item: keep it if it is possible at all and among the best k so far."""
+        if weight == -np.inf:
+            return
         entry = (weight, -int(trie.row[trie.low[leaf]]))
         if len(found) < k:
             heapq.heappush(found, entry)
@@ -186,7 +191,7 @@ def search(
         logprob = yield builder.tree()
         n_rounds += 1
         n_opened += len(opened)
-        width *= 2
+        width = min(2 * width, MAX_WIDTH)
         for weight, chain, node, children, where in opened:
             weight += float(logprob[chain].sum())
             if not len(children):

@@ -159,6 +159,18 @@ def test_fused_without_the_language_model_is_the_prior() -> None:
     np.testing.assert_allclose(np.exp(ranking.logprobs), [0.3, 0.25, 0.2, 0.15, 0.1])
 
 
+def test_what_has_no_weight_is_not_found() -> None:
+    sequences = [(1, 2, END), (1, 3, END), (1, 3, 4, END), (2, END), (5, 5, 5, END)]
+    with np.errstate(divide="ignore"):
+        log_mass = np.log([0.0, 0.0, 0.4, 0.0, 0.6])
+    trie, scoring = trie_of(sequences), Scoring(name="fused", gamma=0.3)
+    ranking = DiceModel(3).run(search(trie, k=5, scoring=scoring, log_mass=log_mass))
+    assert sorted(ranking.rows.tolist()) == [2, 4]
+    assert np.exp(ranking.logprobs).sum() == pytest.approx(1.0)
+    weights = DiceModel(3).run(score(trie, range(5), scoring=scoring, log_mass=log_mass))
+    assert np.isneginf(weights[[0, 1, 3]]).all()
+
+
 def test_equal_weights_are_ordered_by_row() -> None:
     class Flat(DiceModel):
         def after(self, path: Sequence[int]) -> np.ndarray:
@@ -177,6 +189,23 @@ def test_a_confident_model_is_asked_little() -> None:
     assert len(sequences) == 216
     assert ranking.n_opened < 40  # of 259 branches
     assert ranking.rows[0] == brute_force(model, sequences, Scoring(), np.ones(216, bool)).argmax()
+
+
+def test_no_round_opens_more_than_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.decoding.search.MAX_WIDTH", 20)
+    sequences = [(a, b, c, d, END) for a in range(1, 7) for b in range(1, 7) for c in range(1, 7) for d in range(1, 7)]
+    n_opened: list[int] = []
+
+    class Watching(DiceModel):
+        def evaluate(self, tree: TokenTree) -> np.ndarray:
+            n_opened.append(len(set(tree.parent[tree.wanted].tolist())))
+            return super().evaluate(tree)
+
+    scoring = Scoring(name="masked")
+    ranking = Watching(0, sharpness=0.01).run(search(trie_of(sequences), k=len(sequences), scoring=scoring))
+    assert len(ranking.rows) == len(sequences) == 6**4
+    assert max(n_opened) == 20
+    assert sum(n_opened) == ranking.n_opened == 1 + 6 + 36 + 216
 
 
 def test_nothing_live_or_nothing_wanted_asks_nothing() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
 from genrec.events import Context, Event, User
+from genrec.sources.times import is_zone
 from genrec.store import Store
 
 
@@ -43,6 +44,9 @@ class History:
 def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -> History:
     """Read what a person did before an instant.
 
+    A time zone that this machine does not know, of an event or of the person, is left out as if none had been given:
+    one odd name must not keep a person from being recommended to.
+
     Args:
         store: The log.
         user_id: The person; a stranger has an empty history.
@@ -54,7 +58,10 @@ def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -
         DataError: If `at` has no time zone.
     """
     events = store.history(user_id, at, max_events=max_events)
-    return History(user_id=user_id, user=store.user(user_id), at=at, moments=moments(events))
+    user = store.user(user_id)
+    if user and user.time_zone and not is_zone(user.time_zone):
+        user = replace(user, time_zone=None)
+    return History(user_id=user_id, user=user, at=at, moments=moments(events))
 
 
 def moments(events: Iterable[Event]) -> tuple[Moment, ...]:
@@ -68,4 +75,7 @@ def _moment(events: list[Event]) -> Moment:
         return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
 
     unique = {event.item_id for event in events}
-    return Moment(at=events[0].at, context=events[0].context, item_ids=tuple(sorted(unique, key=order)))
+    context = events[0].context
+    if context.time_zone and not is_zone(context.time_zone):
+        context = replace(context, time_zone=None)
+    return Moment(at=events[0].at, context=context, item_ids=tuple(sorted(unique, key=order)))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from genrec.errors import ConfigError
 from genrec.events import Context
 
 
@@ -21,11 +22,15 @@ class Query:
     at: datetime | str | None = None
     """The moment to recommend for; now when omitted. Without a zone it is read on the person's own clock."""
     k: int = 10
-    """How many items."""
+    """How many items, at least 1."""
     place: str | None = None
     device: str | None = None
     exclude_seen: bool = False
     """Whether to leave out what the person already has."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"a list of {self.k} items was asked for; k must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

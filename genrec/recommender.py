@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -27,15 +27,12 @@ from genrec.priors.base import Prior
 from genrec.prompt import Prompt, Template, render
 from genrec.recommendation import Query, RankedItem, Recommendation
 from genrec.rerank import Candidate, Reranker, n_candidates, rerank
+from genrec.sources.times import is_zone
 from genrec.store import Store
 
 Stage = Literal["history", "prompt", "search", "rerank"]
 Trace = Callable[[str, Stage, Any], None]
 """Is shown what each stage made of each person: ``(user_id, stage, value)``."""
-
-
-_EVERY_EVENT = 2**31 - 1
-"""More events than one person has."""
 
 
 @dataclass(kw_only=True)
@@ -102,7 +99,7 @@ class Recommender:
             raise ConfigError("a recommender with an engine needs a prompt template")
         self.store, self.catalog, self.prior, self.engine = store, catalog, prior, engine
         self.template, self.rerankers = template, tuple(rerankers)
-        self.scoring = Scoring(name="fused" if prior else "joint") if scoring == "auto" else scoring
+        self.scoring = Scoring(name="joint" if prior is None else "fused") if scoring == "auto" else scoring
         if engine is not None and self.scoring.name == "fused" and prior is None:
             raise ConfigError("fused scoring needs a prior", hint='Set prior = "popularity" in genrec.toml.')
         self.max_events, self.words = max_events, words or Words()
@@ -126,13 +123,13 @@ class Recommender:
 
         Raises:
             EmptyCatalogError: If no item is left to recommend.
-            ConfigError: If `at` cannot be read.
-            DataError: If the person's time zone is none.
+            ConfigError: If `at` cannot be read or `k` is below 1.
         """
         query = Query(user_id=user_id, at=at, k=k, place=place, device=device, exclude_seen=exclude_seen)
         [answer] = self.recommend_many([query], trace=trace)
         if not answer.items:
-            raise EmptyCatalogError(answer.notes[-1], hint="Allow what the person already has: --include-seen.")
+            hint = "Allow what the person already has: --include-seen." if exclude_seen else None
+            raise EmptyCatalogError(answer.notes[-1], hint=hint)
         return answer
 
     def recommend_many(self, queries: Iterable[Query], *, trace: Trace | None = None) -> list[Recommendation]:
@@ -147,7 +144,6 @@ class Recommender:
 
         Raises:
             ConfigError: If a query's `at` cannot be read.
-            DataError: If a person's time zone is none.
         """
         drafts = [self._look_back(query, trace or _ignore) for query in queries]
         self._write(drafts)
@@ -172,6 +168,12 @@ class Recommender:
         notes: list[str] = []
         user = self.store.user(query.user_id)
         own_zone = user.time_zone if user else None
+        if own_zone and not is_zone(own_zone):
+            notes.append(
+                f"{own_zone!r}, the time zone of {query.user_id}, is not known on this machine: "
+                "the workspace's clock counts."
+            )
+            own_zone = None
         zone = own_zone or self.words.time_zone
         at, named_zone = _instant(query.at, clock(zone))
         if not named_zone:
@@ -186,7 +188,7 @@ class Recommender:
             )
         live = None
         if query.exclude_seen:
-            seen = {event.item_id for event in self.store.history(query.user_id, at, max_events=_EVERY_EVENT)}
+            seen = self.store.item_ids(query.user_id, at)
             live = np.array([item.item_id not in seen for item in self.catalog.items])
             if not live.any():
                 notes.append(f"No item is left for {query.user_id}, who already has all {len(live)} of the catalogue.")
@@ -225,17 +227,21 @@ class Recommender:
         return rankings
 
     def _searching(self, draft: _Draft) -> Search[Ranking]:
-        return search(
-            self.encoded.trie,
-            k=n_candidates(self.rerankers, draft.query.k),
-            scoring=self.scoring,
-            live=draft.live,
-            log_mass=self._log_mass(draft) if self.scoring.name == "fused" else None,
+        """The search for one person; the prior is asked when the engine begins it, not for all people beforehand."""
+        return (
+            yield from search(
+                self.encoded.trie,
+                k=n_candidates(self.rerankers, draft.query.k),
+                scoring=self.scoring,
+                live=draft.live,
+                log_mass=self._log_mass(draft) if self.scoring.name == "fused" else None,
+            )
         )
 
     def _by_prior(self, draft: _Draft) -> Ranking:
         log_mass = self._log_mass(draft)
-        rows = np.arange(len(log_mass)) if draft.live is None else np.flatnonzero(draft.live)
+        possible = log_mass > -np.inf
+        rows = np.flatnonzero(possible if draft.live is None else possible & draft.live)
         best = rows[np.argsort(-log_mass[rows], kind="stable")][: n_candidates(self.rerankers, draft.query.k)]
         return Ranking(rows=best, logprobs=log_mass[best], n_rounds=0, n_opened=0)
 
@@ -252,6 +258,10 @@ class Recommender:
             for row, logprob in zip(ranking.rows, ranking.logprobs, strict=True)
         ]
         kept = rerank(self.rerankers, candidates, history, draft.now, query.k)
+        if candidates and not kept:
+            draft.notes.append(f"The rerankers left out all {len(candidates)} candidates for {query.user_id}.")
+        elif not kept and (draft.live is None or draft.live.any()):
+            draft.notes.append(f"No item has any probability for {query.user_id}.")
         draft.done("rerank", kept, time.perf_counter() - started_s)
         return Recommendation(
             user_id=query.user_id,
@@ -301,6 +311,8 @@ def _instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]
             ) from None
     if at is None:
         at = datetime.now(UTC)
+    if not MINYEAR < at.year < MAXYEAR:  # so that it and the days beside it can be said on any clock
+        raise ConfigError(f"the time {at.isoformat()} lies outside the years 2 to 9998")
     return (at.astimezone(zone), True) if at.tzinfo else (at.replace(tzinfo=zone), False)
 
 

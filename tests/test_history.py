@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.errors import DataError
-from genrec.events import Event, User, batch
+from genrec.events import Context, Event, User, batch
 from genrec.history import moments, read_history
 from genrec.store import Store
 
@@ -61,6 +61,20 @@ def test_nothing_at_or_after_the_instant_is_seen(store: Store, minute: int) -> N
 def test_a_stranger_has_an_empty_history(store: Store) -> None:
     history = read_history(store, "nobody", START, max_events=100)
     assert (history.user, history.moments) == (None, ())
+
+
+def test_a_time_zone_that_this_machine_does_not_know_counts_as_none(store: Store) -> None:
+    zones = ["Mars/Olympus", "Europe/Paris", "../etc", ""]
+    events = [
+        Event(user_id="bob", item_id="tea", at=START + timedelta(minutes=m), context=Context(time_zone=zone, place="x"))
+        for m, zone in enumerate(zones)
+    ]
+    store.append([batch("events", events)], source="test")
+    store.put("users", [batch("users", [User(user_id="bob", time_zone="Mars/Olympus", attributes={"age": "40"})])])
+    history = read_history(store, "bob", START + timedelta(hours=1), max_events=100)
+    assert [m.context.time_zone or None for m in history.moments] == [None, "Europe/Paris", None, None]
+    assert {m.context.place for m in history.moments} == {"x"}
+    assert history.user == User(user_id="bob", attributes={"age": "40"})
 
 
 def test_an_instant_without_a_zone_is_refused(store: Store) -> None:

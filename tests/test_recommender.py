@@ -6,12 +6,14 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,12 +24,14 @@ from genrec.context import Words
 from genrec.decoding.scoring import Scoring
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, EmptyCatalogError
-from genrec.events import items_of
+from genrec.events import Context, Event, User, batch, items_of
+from genrec.history import History
+from genrec.priors.base import Prior
 from genrec.priors.popularity import Popularity
 from genrec.prompt import bundled_prompts, load_template
 from genrec.recommendation import Query, Recommendation
 from genrec.recommender import Recommender
-from genrec.rerank import Diversity
+from genrec.rerank import Candidate, Diversity, Reranker
 from genrec.store import Store
 from tests.support import corner_shop
 from tests.support.corner_shop import NEW_YORK
@@ -173,6 +177,31 @@ def test_a_time_that_is_none_is_refused(by_prior: Recommender) -> None:
     assert "2017-11-22T18:00" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00Z", "9999-12-31T23:59Z", "0001-01-01T00:00"])
+def test_a_time_at_the_end_of_the_calendar_is_refused(by_prior: Recommender, at: str) -> None:
+    with pytest.raises(ConfigError, match="years 2 to 9998"):
+        by_prior.recommend("ann", at=at)
+
+
+def test_unknown_time_zones_keep_nobody_from_an_answer(engine: TransformersEngine, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "genrec.db") as store:
+        corner_shop.fill(store)
+        mars = Context(time_zone="Mars/Olympus")
+        store.put("users", [batch("users", [User(user_id="eve", time_zone="Mars/Olympus")])])
+        store.append(
+            [batch("events", [Event(user_id="eve", item_id="i-tea", at=corner_shop.events()[0].at, context=mars)])],
+            source="space",
+        )
+        recommender = by_model(store, Catalog.of(items_of(store.items())), engine, words=Words(time_zone="Asia/Tokyo"))
+        eve, bob = recommender.recommend_many([Query(user_id=user, at="2025-06-16T09:00") for user in ("eve", "bob")])
+        assert len(eve.items) == len(bob.items) == 5
+        assert eve.at.isoformat() == "2025-06-16T09:00:00+09:00"
+        assert "'Mars/Olympus', the time zone of eve, is not known" in eve.notes[0]
+        assert "Asia/Tokyo, the workspace's clock" in eve.notes[1]
+        [prompt] = recommender.prompts([Query(user_id="eve", at=LATER)])
+        assert prompt.lines[0] == "Monday night, summer | Tea;"  # nine in the morning in New York
+
+
 # The language model
 
 
@@ -273,6 +302,54 @@ def test_the_search_finds_enough_for_the_rerankers(store: Store, catalog: Catalo
     assert titles(plain.recommend("cat", at=LATER, k=3)) == ["Milk", "Bread", "Eggs"]
 
 
+@dataclass(kw_only=True)
+class Strict(Reranker):
+    """Likes nothing."""
+
+    def rerank(self, candidates: Sequence[Candidate], history: History, now: Context, k: int) -> list[Candidate]:
+        return []
+
+
+def test_rerankers_that_leave_nothing_are_named_as_the_reason(
+    store: Store, catalog: Catalog, prior: Popularity
+) -> None:
+    recommender = Recommender(store=store, catalog=catalog, prior=prior, rerankers=[Strict()])
+    with pytest.raises(EmptyCatalogError, match="rerankers left out all 3 candidates for zoe") as caught:
+        recommender.recommend("zoe", at=LATER, k=3)
+    assert caught.value.hint is None
+
+
+@dataclass(kw_only=True)
+class Certain(Prior):
+    """Gives one item everything, or no item anything."""
+
+    title: str
+
+    def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        self.is_it = np.array([item.title == self.title for item in catalog.items])
+
+    def log_mass(self, history: History, now: Context) -> np.ndarray:
+        return np.where(self.is_it, 0.0, -np.inf)
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_an_item_without_probability_is_not_recommended(
+    store: Store, catalog: Catalog, engine: TransformersEngine, *, with_model: bool
+) -> None:
+    prior = Certain(title="Beer")
+    prior.fit(catalog, [])
+    recommender = (
+        by_model(store, catalog, engine, prior=prior)
+        if with_model
+        else Recommender(store=store, catalog=catalog, prior=prior)
+    )
+    queries = [Query(user_id=user, at=LATER, k=4, exclude_seen=True) for user in ("ann", "bob")]
+    ann, bob = recommender.recommend_many(queries)
+    assert titles(ann) == ["Beer"]
+    assert ann.items[0].probability == pytest.approx(1.0)
+    assert (bob.items, bob.notes) == ((), ("No item has any probability for bob.",))
+
+
 # Shape
 
 
@@ -315,6 +392,11 @@ def test_a_list_is_ordered_real_and_without_repeats(
     assert set(ids) <= {item.item_id for item in corner_shop.ITEMS}
     assert not (exclude_seen and had & set(ids))
     assert all(one.score >= other.score for one, other in itertools.pairwise(answer.items))
+
+
+def test_a_list_without_places_is_refused(by_prior: Recommender) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        by_prior.recommend("ann", k=0)
 
 
 @pytest.mark.parametrize(

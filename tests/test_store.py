@@ -289,8 +289,18 @@ def test_an_instant_needs_a_time_zone(store: Store) -> None:
         store.history("ann", naive, max_events=5)
     with pytest.raises(DataError, match="no time zone"):
         store.events(before=naive)
+    with pytest.raises(DataError, match="no time zone"):
+        store.item_ids("ann", naive)
     with pytest.raises(DataError, match="at least 1"):
         store.history("ann", NOON, max_events=0)
+
+
+def test_what_a_person_has_is_known_however_long_ago(store: Store) -> None:
+    append(store, bought("tea", event_id="e1"), bought("milk", 1), bought("milk", 2), bought("eggs", 3))
+    append(store, bought("coffee", event_id="e1"), bought("beer", user_id="bob"))
+    assert store.item_ids("ann", at(3)) == {"coffee", "milk"}
+    assert store.item_ids("ann", at(9)) == {"coffee", "milk", "eggs"}
+    assert store.item_ids("zoe", at(9)) == set()
 
 
 def test_all_events_stream_in_order(store: Store) -> None:

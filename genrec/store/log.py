@@ -164,6 +164,16 @@ class Store:
             rows = connection.execute(latest_first).mappings().all()
         return [event_of({**row, "at": _EPOCH + timedelta(microseconds=row["at"])}) for row in reversed(rows)]
 
+    def item_ids(self, user_id: str, at: datetime) -> set[str]:
+        """The items of all of a person's events strictly before an instant.
+
+        Raises:
+            DataError: If `at` has no time zone.
+        """
+        theirs = select(events.c.item_id).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        with self._engine.begin() as connection:
+            return set(connection.execute(theirs.distinct()).scalars())
+
     def events(self, *, before: datetime | None = None) -> Iterator[pa.RecordBatch]:
         """Stream all events in the order of their instants, those of one instant in the order they came.
 

@@ -131,7 +131,10 @@ class FileSource(Source):
             try:
                 return io.BytesIO(self._standard_input) if path == "-" else open(path, "rb")
             except OSError as error:
-                raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+                raise DataError(
+                    f"cannot read {path}: {error.strerror or error}",
+                    hint="Name files, each with its path from this folder; - is standard input.",
+                ) from error
 
         with open_() as file:
             head = file.read(1024)

@@ -176,6 +176,9 @@ def _instants(
     zones = _texts("time_zone", raw.get("time_zone", pa.nulls(len(column))), faults, required=False)
     if rules.time_zone:
         zones = pc.fill_null(zones, rules.time_zone)
+    if faults.found:  # a row that is left out anyway, perhaps for a clock that does not exist, needs no other clock
+        out = np.isin(np.arange(len(column)), list(faults.found))
+        column = pc.if_else(pa.array(out), pa.scalar(None, column.type), column)
     found = read_times(column, zones, time_format=rules.time_format)
     if found.zone_needed is not None:
         raise ZoneNeededError(int(chunk.rows[found.zone_needed]), str(column[found.zone_needed].as_py()))

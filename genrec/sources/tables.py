@@ -134,7 +134,7 @@ class CsvTable(_TextTable):
         first = 2
         with self._text("") as file:
             reader = csv.reader(file, delimiter=self.delimiter, strict=True)
-            next(reader)
+            next(reader, None)  # the row of names; gone if somebody has emptied the file meanwhile
             while True:
                 rows: list[list[str]] = []
                 try:

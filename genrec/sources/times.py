@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -133,9 +133,12 @@ def _fitting(values: pa.Array, faults: dict[int, str]) -> pa.Array:
 
 def _at_home(wall: pa.Array, zone: str, faults: dict[int, str]) -> pa.Array:
     """Wall-clock times of one zone as instants; hours that did not exist or came twice are faults."""
-    early = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="earliest")
-    late = pc.assume_timezone(wall, zone, ambiguous="latest", nonexistent="latest")
-    early, late = pc.cast(early, INSTANT), pc.cast(late, INSTANT)
+    try:
+        early = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="earliest")
+        late = pc.assume_timezone(wall, zone, ambiguous="latest", nonexistent="latest")
+        early, late = pc.cast(early, INSTANT), pc.cast(late, INSTANT)
+    except pa.ArrowInvalid:  # Arrow knows the system's zones, which slim machines lack; Python brings its own
+        early, late = (_one_by_zoneinfo(wall, ZoneInfo(zone), fold) for fold in (0, 1))
     unclear = pc.fill_null(pc.not_equal(early, late), False)
     for position in np.flatnonzero(unclear):
         apart_us = pc.subtract(late[position], early[position]).cast(pa.int64()).as_py()
@@ -145,6 +148,18 @@ def _at_home(wall: pa.Array, zone: str, faults: dict[int, str]) -> pa.Array:
             "write it with its offset from UTC"
         )
     return pc.if_else(unclear, pa.scalar(None, INSTANT), early)
+
+
+def _one_by_zoneinfo(wall: pa.Array, zone: ZoneInfo, fold: int) -> pa.Array:
+    """The slow road to `_at_home`: each time by itself; those far outside the years that are kept stay as they are."""
+    us = wall.cast(pa.int64()).to_pylist()
+    day = timedelta(days=1)  # more than clocks differ by
+    low, high = (int(bound.timestamp() * 1e6) for bound in (EARLIEST - day, LATEST + day))
+    for position, stamp in enumerate(us):
+        if stamp is not None and low <= stamp < high:
+            offset = wall[position].as_py().replace(tzinfo=zone, fold=fold).utcoffset()
+            us[position] = stamp - offset // timedelta(microseconds=1)
+    return pa.array(us, pa.int64()).cast(INSTANT)
 
 
 def _epochs(numbers: pa.Array, faults: dict[int, str]) -> tuple[pa.Array, pa.Array]:

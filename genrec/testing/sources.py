@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from genrec.events import SCHEMAS, Kind, from_json
 from genrec.sources.base import Problem, Source
+from genrec.sources.times import is_zone
 
 KEYS: dict[Kind, list[str]] = {"items": ["item_id"], "users": ["user_id"], "edges": ["from_id", "to_id", "kind"]}
 
@@ -76,7 +77,7 @@ class SourceContract:
                 assert not any("" in row for row in rows), f"{kind}: an empty id"
 
     def test_values_are_plausible(self) -> None:
-        """Instants lie in living memory, places on earth, key-value data is JSON, titles are not empty."""
+        """Instants lie in living memory, places on earth; time zones exist, extras are JSON, titles are not empty."""
         low, high = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
         for batch in self._batches("events"):
             span = pc.min_max(batch["at"]).as_py()
@@ -85,6 +86,10 @@ class SourceContract:
                 assert pc.all(pc.less_equal(pc.abs(batch[name]), limit)).as_py() in (True, None), (
                     f"{name} off the earth"
                 )
+        for kind in ("events", "users"):
+            for batch in self._batches(kind):
+                for zone in pc.unique(batch["time_zone"].drop_null()).to_pylist():
+                    assert is_zone(zone), f"{kind}: there is no time zone {zone!r}"
         for batch in self._batches("items"):
             assert all(title.strip() for title in batch["title"].to_pylist()), "an item has an empty title"
         for kind, name in (("events", "extra"), ("items", "attributes"), ("users", "attributes")):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genrec.sources.times import is_zone, read_times, spelling
@@ -128,3 +130,19 @@ def test_zones() -> None:
     assert is_zone("Europe/Paris")
     for name in ("Paris", "", "../etc/passwd", "Europe"):
         assert not is_zone(name)
+
+
+@given(
+    st.lists(st.datetimes(datetime(1905, 1, 1), datetime(2036, 12, 31)), min_size=1, max_size=5),
+    st.sampled_from(["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Asia/Tokyo"]),
+)
+@example(walls=[datetime(2017, 3, 26, 2, 30), datetime(2017, 10, 29, 2, 30)], zone="Europe/Paris")
+@example(walls=[datetime(1899, 12, 31, 23), datetime(2200, 1, 1), datetime(1, 1, 1)], zone="Asia/Tokyo")
+def test_a_machine_without_time_zones_of_its_own_reads_the_same(walls: list[datetime], zone: str) -> None:
+    values, zones = pa.array([*walls, None]), pa.array([zone] * (len(walls) + 1))
+    with_arrow = read_times(values, zones)
+    with pytest.MonkeyPatch.context() as slim:  # what Arrow says where the system has no database of time zones
+        slim.setattr(pc, "assume_timezone", Mock(side_effect=pa.ArrowInvalid("Cannot locate or parse timezone")))
+        alone = read_times(values, zones)
+    assert alone.at.equals(with_arrow.at)
+    assert alone.faults == with_arrow.faults

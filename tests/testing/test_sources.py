@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from genrec.events import SCHEMAS, Event, Item, Kind, batch
+from genrec.events import SCHEMAS, Event, Item, Kind, User, batch
 from genrec.sources.base import Problem, Report, Source
 from genrec.testing import SourceContract
 
@@ -92,6 +92,12 @@ class BeforeTime(Good):
             yield batch("events", [Event(user_id="ann", item_id="1", at=datetime(1, 1, 1, tzinfo=UTC))])
 
 
+class NowhereOnEarth(Good):
+    def read(self, kind: Kind, report: Report) -> Iterator[pa.RecordBatch]:
+        if kind == "users":
+            yield batch("users", [User(user_id="ann", time_zone="Mars/Base")])
+
+
 class Vague(Good):
     def read(self, kind: Kind, report: Report) -> Iterator[pa.RecordBatch]:
         report(Problem(where="", what="something"))
@@ -114,6 +120,7 @@ class TwoLineNotes(Good):
         (Nameless(), "test_identity_is_stable"),
         (Twice(), "test_ids_are_unique"),
         (BeforeTime(), "test_values_are_plausible"),
+        (NowhereOnEarth(), "test_values_are_plausible"),
         (Vague(), "test_problems_say_where_and_what"),
         (TwoLineNotes(), "test_notes_are_lines"),
     ],

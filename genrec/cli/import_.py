@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
-from genrec.cli._common import Advance, json_option, print_json, progress, workspace_option
+from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
 from genrec.events import Kind
@@ -60,13 +60,19 @@ class _Seen:
 
     n_rows: dict[Kind, int] = field(default_factory=dict)
     item_ids: set[str] = field(default_factory=set)
+    """Items that events name."""
     user_ids: set[str] = field(default_factory=set)
+    """People that events name."""
+    listed_ids: set[str] = field(default_factory=set)
+    """Items with a row of their own."""
 
     def watch(self, kind: Kind, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if kind == "events":
                 self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
                 self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
+            elif kind == "items":
+                self.listed_ids.update(batch["item_id"].to_pylist())
             yield batch
             self.n_rows[kind] = self.n_rows.get(kind, 0) + len(batch)  # counted once it is stored
 
@@ -125,7 +131,7 @@ def command(
         for line in notes:
             click.echo(line)
     with ExitStack() as stack:
-        problems = _Problems(rejects=stack.enter_context(_writable(rejects)) if rejects else None)
+        problems = _Problems(rejects=stack.enter_context(_writable(rejects, paths)) if rejects else None)
         result: dict[str, Any] = {"source": source, "name": source_name or reader.identity(), "notes": notes}
         if dry_run:
             result |= _look(reader, kinds, problems)
@@ -143,13 +149,14 @@ def command(
 
 
 def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems) -> dict[str, Any]:
-    """Read everything, store nothing."""
+    """Read everything, store nothing; the store is not even opened, for that could change it."""
     seen = _Seen()
     for kind in kinds:
         with progress(f"reading {kind}") as advance:
             for batch in seen.watch(kind, reader.read(kind, problems)):
                 advance(len(batch))
-    return {"n_rows": dict(seen.n_rows)}
+    unknown = sorted(seen.item_ids - seen.listed_ids) if seen.listed_ids else []
+    return {"n_rows": dict(seen.n_rows), "n_unlisted_items": len(unknown), "unlisted_items": unknown[:SHOWN]}
 
 
 def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, problems: _Problems) -> dict[str, Any]:
@@ -173,6 +180,7 @@ def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, prob
         "n_unknown_users": len(seen.user_ids - _ids(store.users(), "user_id")) if seen.user_ids else 0,
         "wall_s": round(wall_s, 3),
         "rows_per_s": round(sum(seen.n_rows.values()) / max(wall_s, 1e-9)),
+        "peak_memory_mib": peak_memory_mib(),
     }
 
 
@@ -251,7 +259,9 @@ def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:
     return pairs
 
 
-def _writable(path: Path) -> FileIO:
+def _writable(path: Path, inputs: Sequence[str]) -> FileIO:
+    if any(path.exists() and Path(name).exists() and path.samefile(name) for name in inputs):
+        raise ConfigError(f"{path} is read from, and rejects would overwrite it", hint="Name another --rejects FILE.")
     try:
         return path.open("wb", buffering=0)  # a full disk shows at the row, not at the end
     except OSError as error:
@@ -272,6 +282,9 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
         for line in problems.lines() if dry_run or not rejects else []:
             click.echo(line)
     if dry_run:
+        if n := result["n_unlisted_items"]:
+            named = ", ".join(repr(item_id) for item_id in result["unlisted_items"][:3])
+            click.echo(f"  the events name {n:,} item{'s' * (n > 1)} not listed here: {named}{' …' * (n > 3)}")
         click.echo("dry run: nothing was changed")
         return
     events = result["events"]
@@ -287,4 +300,5 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
         )
     if n := result["n_unknown_users"]:
         click.echo(f"  {n:,} of the people in them have no row of their own (users); recommendations work without")
-    click.echo(f"{result['wall_s']:.1f} s, {result['rows_per_s']:,} rows/s")
+    memory = f", at most {result['peak_memory_mib']:,} MiB of memory" if result["peak_memory_mib"] else ""
+    click.echo(f"{result['wall_s']:.1f} s, {result['rows_per_s']:,} rows/s{memory}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -84,6 +85,39 @@ def test_a_dry_run_changes_nothing(workspace: Path) -> None:
     assert "events.csv row 6, column sku: the id is missing" in result.stdout
     assert "2 rows cannot be stored" in result.stdout
     assert {path.name for path in workspace.iterdir()} == {"genrec.toml", "events.csv", "items.jsonl"}
+
+
+def test_a_dry_run_names_items_that_no_row_describes(workspace: Path) -> None:
+    said = run(workspace, *BOTH, "--dry-run").stdout
+    assert "the events name 1 item not listed here: '9'" in said
+    assert "not listed" not in run(workspace, "file", "events.csv", "--column", "at=when_ts", "--dry-run").stdout
+
+
+def test_rows_and_memory_are_said_at_the_end(workspace: Path) -> None:
+    last = run(workspace, *BOTH).stdout.splitlines()[-1]
+    found = re.fullmatch(r"[\d.]+ s, [\d,]+ rows/s, at most ([\d,]+) MiB of memory", last)
+    assert found, last
+    assert 20 < int(found[1].replace(",", "")) < 100_000  # a Python process with Arrow, in MiB
+    assert json.loads(run(workspace, *BOTH, "--json").stdout)["peak_memory_mib"] >= int(found[1].replace(",", ""))
+
+
+def test_a_clock_that_does_not_exist_is_a_bad_row(workspace: Path) -> None:
+    (workspace / "people.csv").write_text("user_id,time_zone\nann,Europe/Paris\nbob,Mars/Base\n")
+    (workspace / "plays.csv").write_text(
+        "user,item,time,tz\nann,1,2024-01-01T10:00Z,\nann,1,2024-01-01 10:00,Mars/Base\n"
+    )
+    result = run(workspace, "file", "people.csv", "plays.csv", "--dry-run")
+    assert result.exit_code == 4
+    assert "people.csv row 3, column time_zone: there is no time zone 'Mars/Base'" in result.stdout
+    assert "plays.csv row 3, column tz: there is no time zone 'Mars/Base'" in result.stdout
+
+
+def test_rejects_never_overwrite_what_is_read(workspace: Path) -> None:
+    (workspace / "alias.csv").symlink_to("events.csv")
+    result = run(workspace, *BOTH, "--rejects", str(workspace / "alias.csv"))
+    assert result.exit_code == 3
+    assert "Name another --rejects FILE" in result.stderr
+    assert (workspace / "events.csv").read_text() == EVENTS
 
 
 def test_a_dry_run_needs_no_workspace(workspace: Path) -> None:

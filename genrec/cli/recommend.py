@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
     from genrec.recommender import Stage
     from genrec.workspace import Workspace
 
+SHOWN = 20
+"""Most notes that are printed beside a Parquet file."""
 BATCH = 64
 """People answered in one run of the engine; a file of users is written batch by batch."""
 
 
 @click.command("recommend", no_args_is_help=True)
 @click.argument("users", metavar="[USER]...", nargs=-1)
-@click.option("--users", "users_file", type=click.File(encoding="utf-8"), help="A file, one user a line; - is stdin.")
+@click.option(
+    "--users", "users_file", type=click.File(encoding="utf-8-sig"), help="A file, one user a line; - is stdin."
+)
 @click.option("--at", metavar="TIME", help="The moment to recommend for, e.g. 2017-11-22T18:00. [default: now]")
 @click.option("--place", help="Where the person is, in words.")
 @click.option("--device", help="What the person uses, in words.")
@@ -72,7 +77,7 @@ def command(
     from genrec.recommendation import Query
     from genrec.workspace import open_workspace
 
-    listed = [line.strip() for line in users_file or () if line.strip()]
+    listed = _lines(users_file or ())
     if not users and not listed:
         raise click.UsageError("Name at least one USER, or give --users FILE.")
     with open_workspace(workspace, engine=engine, model=model, scoring=scoring, k=k) as opened:
@@ -100,6 +105,18 @@ def command(
                     click.echo(f"note: {note}", err=True)
         for note in opened.notes:
             click.echo(f"note: {note}", err=True)
+
+
+def _lines(file: Iterable[str]) -> list[str]:
+    """The lines of a file that say something."""
+    from genrec.errors import DataError
+
+    try:
+        return [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the file of users is not UTF-8: {error}", hint="Write it in UTF-8, one user a line."
+        ) from None
 
 
 def _answers(opened: Workspace, queries: Sequence[Query], *, trace: bool) -> Iterator[Recommendation]:
@@ -158,7 +175,10 @@ def stage_as_text(user_id: str, stage: Stage, value: Any, catalog: Catalog) -> s
 
 
 def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: int) -> None:
-    """One row an item, written as answers come; the file appears under its name when it is complete."""
+    """One row an item, written as answers come; the file appears under its name when it is complete.
+
+    What a reader should know of single answers is said for the first ones, the people without a list are counted.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -183,14 +203,28 @@ def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: in
     )
     part = file.with_name(file.name + ".part")
     same = ("user_id", "at", "model", "prompt", "catalog", "engine", "scoring")
+    n_lists = 0
+    notes: dict[str, None] = {}
     try:
-        part.touch()
+        if file.exists() and not file.is_file():
+            raise OSError(errno.EEXIST, "it is no plain file")
+        with pq.ParquetWriter(part, schema) as writer, progress("recommending", n_total) as advance:
+            for answer in answers:
+                shared = {name: getattr(answer, name) for name in same}
+                writer.write_table(pa.Table.from_pylist([shared | vars(item) for item in answer.items], schema=schema))
+                n_lists += bool(answer.items)
+                notes |= dict.fromkeys(answer.notes)
+                advance(1)
+        part.replace(file)
     except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror}", hint="Choose another --out FILE.") from error
-    with pq.ParquetWriter(part, schema) as writer, progress("recommending", n_total) as advance:
-        for answer in answers:
-            shared = {name: getattr(answer, name) for name in same}
-            writer.write_table(pa.Table.from_pylist([shared | vars(item) for item in answer.items], schema=schema))
-            advance(1)
-    part.replace(file)
-    click.echo(f"{file}: lists for {n_total:,} people", err=True)
+        raise ConfigError(
+            f"cannot write {file}: {error.strerror or error}", hint="Choose another --out FILE, or make room."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    for note in islice(notes, SHOWN):
+        click.echo(f"note: {note}", err=True)
+    if len(notes) > SHOWN:
+        click.echo(f"note: … and {len(notes) - SHOWN:,} more notes", err=True)
+    without = f", {n_total - n_lists:,} have none" if n_lists < n_total else ""
+    click.echo(f"{file}: lists for {n_lists:,} people{without}", err=True)

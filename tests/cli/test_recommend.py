@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,6 +66,59 @@ def test_a_file_of_users_becomes_a_parquet_file(shop: Path, tmp_path: Path) -> N
     assert rows[6]["title"] == "Beer"
     assert rows[0]["at"] == datetime(2025, 6, 16, 13, tzinfo=UTC)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("lists")] == ["lists.parquet"]
+
+
+def test_beside_a_parquet_file_notes_are_said_once_and_people_without_a_list_are_counted(tmp_path: Path) -> None:
+    shop = corner_shop.make_workspace(tmp_path / "shop")
+    with corner_shop.Store.open(shop / "genrec.db") as store:
+        at = datetime(2025, 6, 1, tzinfo=UTC)
+        every = [corner_shop.Event(user_id="max", item_id=item.item_id, at=at) for item in corner_shop.ITEMS]
+        store.append([corner_shop.batch("events", every)], source="max")
+    out = tmp_path / "lists.parquet"
+    done = recommend(shop, "max", "bob", "cat", "--at", "2025-06-16T09:00", "--exclude-seen", "--out", str(out))
+    assert done.exit_code == 0, done.stderr
+    assert set(pq.read_table(out)["user_id"].to_pylist()) == {"bob", "cat"}
+    said = done.stderr.splitlines()
+    assert said[0].startswith("note: 2025-06-16T09:00 names no time zone")
+    assert said[1].startswith("note: No item is left for max")
+    assert said[2:] == [f"{out}: lists for 2 people, 1 have none"]
+    strangers = [f"stranger {n}" for n in range(30)]
+    assert recommend(shop, *strangers, *LATER, "--out", str(out)).stderr.splitlines()[-2:] == [
+        "note: … and 10 more notes",
+        f"{out}: lists for 30 people",
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_leaves_the_list_of_before(shop: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    out.write_text("the list of before")
+    (tmp_path / "lists.parquet.part").symlink_to("/dev/full")
+    done = recommend(shop, "bob", *LATER, "--out", str(out))
+    assert done.exit_code == 3
+    assert "No space left on device" in done.stderr
+    assert "hint: Choose another --out FILE, or make room." in done.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(out.name, "the list of before")]
+
+
+def test_only_a_plain_file_is_replaced_by_a_list(shop: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = recommend(shop, "bob", *LATER, "--out", str(tmp_path / "pipe"))
+    assert done.exit_code == 3
+    assert "no plain file" in done.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("written", "exit_code", "says"), [(b"\xef\xbb\xbfbob\r\n", 0, "bob"), (b"b\xe9b\n", 4, "UTF-8")]
+)
+def test_a_file_of_users_from_another_system(
+    shop: Path, tmp_path: Path, written: bytes, exit_code: int, says: str
+) -> None:
+    (tmp_path / "users.txt").write_bytes(written)
+    done = recommend(shop, "--users", str(tmp_path / "users.txt"), *LATER)
+    assert done.exit_code == exit_code
+    assert done.output.removeprefix("error: the file of users is not ").startswith(says)
 
 
 def test_users_can_come_from_standard_input(shop: Path) -> None:

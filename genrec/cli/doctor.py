@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,8 +23,8 @@ import click
 
 from genrec import __version__
 from genrec.cli._common import json_option, print_json, workspace_option
-from genrec.config import FILE, Settings, load_settings
-from genrec.errors import GenrecError, ModelError
+from genrec.config import FILE, Settings, load_settings, without_password
+from genrec.errors import ConfigError, GenrecError, ModelError
 from genrec.models import model_folder
 from genrec.packaged import cache_folder
 from genrec.plugins import installed
@@ -96,7 +97,7 @@ def diagnose(workspace: Path) -> Iterator[Check]:
     yield _model((settings or Settings()).model)
     if settings is not None:
         yield _store(settings, workspace)
-    yield _postgres(settings)
+    yield _postgres(settings, workspace)
     yield from _plugins()
 
 
@@ -254,20 +255,24 @@ def _store(settings: Settings, workspace: Path) -> Check:
 
     try:
         where = settings.store_in(workspace)
+        named = without_password(settings.store)
         if isinstance(where, Path) and not where.exists():
             return Check(name="store", state="missing", found=f"{where} is not there yet", advice="genrec import …")
         with Store.open(where) as store:
             summary = store.summary()
     except GenrecError as error:
         return Check(name="store", state="broken", found=str(error), advice=error.hint or "")
-    return Check(name="store", state="ok", found=f"{settings.store}, {summary.n_events:,} events")
+    return Check(name="store", state="ok", found=f"{named}, {summary.n_events:,} events")
 
 
-def _postgres(settings: Settings | None) -> Check:
+def _postgres(settings: Settings | None, workspace: Path) -> Check:
     found = _version("psycopg")
     if found is not None:
         return Check(name="postgresql", state="ok", found=f"driver psycopg {found}")
-    needed = settings is not None and settings.store.startswith("postgresql")
+    needed = False
+    if settings is not None:
+        with suppress(ConfigError):  # a variable that is not set, which the check of the store has told
+            needed = str(settings.store_in(workspace)).startswith("postgres")
     return Check(
         name="postgresql",
         state="broken" if needed else "missing",

@@ -144,6 +144,16 @@ def test_a_workspace_is_looked_into(site: Path, tmp_path: Path) -> None:
     assert (code, checks["workspace"]["state"]) == (1, "broken")
 
 
+def test_a_store_is_named_without_its_password(site: Path, tmp_path: Path, postgres: str) -> None:
+    stub_engine(site)
+    create_workspace(tmp_path / "shop", {"store": "env:SHOP_URL"})
+    create_workspace(tmp_path / "open", {"store": (url := postgres.replace("genrec@", "genrec:secret@"))})
+    for folder, found in (("shop", "env:SHOP_URL, 0 events"), ("open", f"{url.replace('secret', '***')}, 0 events")):
+        _, checks = doctor(site, "--workspace", str(tmp_path / folder), SHOP_URL=url)
+        assert checks["store"]["found"] == found
+        assert "secret" not in str(checks)
+
+
 def test_a_broken_plugin_is_named(site: Path) -> None:
     stub_engine(site)
     distribution(site, "genrec_bad", "1.0", "import not_there_at_all")

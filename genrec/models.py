@@ -81,8 +81,12 @@ def _checked(folder: Path) -> Path:
     if not names & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
         missing.append("a tokenizer (tokenizer.json)")
     for index in folder.glob("*.index.json"):
-        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
-        missing += sorted(shards - names)
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            missing.append(f"an index that can be read ({index.name})")
+        else:
+            missing += sorted(shards - names)
     if missing:
         raise ModelError(
             f"{folder} is not a whole model folder; it lacks {', '.join(missing)}",

@@ -36,6 +36,15 @@ def test_a_folder_that_is_not_a_models_says_what_it_lacks(tmp_path: Path, files:
     assert str(error.value).endswith(f"lacks {missing}")
 
 
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 1}', "{}"])
+def test_an_index_that_cannot_be_read_is_named(tmp_path: Path, index: str) -> None:
+    for name in ("config.json", "tokenizer.json", "a.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ModelError, match=r"lacks an index that can be read \(model\.safetensors\.index\.json\)"):
+        model_folder(str(tmp_path))
+
+
 def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENREC_CACHE", str(tmp_path))
     with pytest.raises(ModelError) as error:

@@ -5,6 +5,7 @@ The only place where names typed by a person become objects, and where errors be
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -27,7 +28,7 @@ COMMANDS = {
     "prompts": "List, show, render and copy prompt templates.",
     "plugins": "List what is installed, and what is broken.",
     "bench": "Measure this machine: decoding speed and exactness.",
-    "completion": "Print the line that makes a shell complete genrec commands.",
+    "completion": "Print the script that makes a shell complete genrec commands.",
 }
 """Command → its one-line help, in the order of the story; the module is ``genrec.cli.<command>`` (``import_``)."""
 
@@ -46,6 +47,15 @@ class LazyGroup(click.Group):
         name = cmd_name + "_" if cmd_name == "import" else cmd_name
         command: click.Command = importlib.import_module(f"genrec.cli.{name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is asked for, or suggest the one that may be meant."""
+        close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if close and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -47,6 +47,13 @@ def test_help_lists_the_commands_in_the_order_of_the_story() -> None:
     assert __version__ in CliRunner().invoke(main, ["--version"]).stdout
 
 
+def test_a_mistyped_command_is_answered_with_the_one_that_may_be_meant() -> None:
+    run = CliRunner().invoke(main, ["recomend", "ann"])
+    assert run.exit_code == 2
+    assert "No such command 'recomend'. Did you mean 'recommend'?" in run.stderr
+    assert CliRunner().invoke(main, ["zzz"]).stderr.endswith("Error: No such command 'zzz'.\n")
+
+
 def error_classes() -> list[type[GenrecError]]:
     return [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, GenrecError)]
 

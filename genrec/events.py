@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 Kind = Literal["items", "users", "events", "edges"]
-"""What a record batch holds; also the order in which an import reads them."""
+"""What a record batch holds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`genrec describe`: what the store holds, and what is odd about it, in numbers and in words.
 
-Three numbers an event (person, item, instant) are held in memory, nothing else; everything is computed on arrays.
+Of each event three numbers (person, item, instant) are held in memory, beside the names of people, items and places;
+everything is computed on arrays.
 """
 
 from __future__ import annotations

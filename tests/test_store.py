@@ -614,6 +614,7 @@ def test_a_damaged_file_is_recognised(tmp_path: Path) -> None:
         ("mysql://root@localhost/genrec", "SQLite or PostgreSQL, not in mysql"),
         ("sqlite://", "names no database"),
         ("postgresql://user:secret@localhost", "names no database"),
+        ("postgresql://user:secret@localhost:port/genrec", "not a database URL"),
         ("://", "not a database URL"),
     ],
 )

@@ -88,7 +88,7 @@ class HfTokenizer:
         logging.set_verbosity_error()
         try:
             self._hf: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged file raises errors of the library that reads it
             raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
         if not self._hf.is_fast:
             raise ModelError(f"{folder} has only a slow tokenizer", hint="Save it with a fast one (tokenizer.json).")
@@ -107,7 +107,7 @@ class HfTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the tokenizer's own serialisation and its chat template."""
-        state = json.dumps([self._hf.backend_tokenizer.to_str(), self._hf.chat_template], sort_keys=True)
+        state = json.dumps([self._plain.to_str(), self._hf.chat_template], sort_keys=True)
         return hashlib.sha256(state.encode()).hexdigest()[:16]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:

@@ -43,11 +43,11 @@ class Usage:
     """What an engine has done since it started; a difference of two is what a call cost."""
 
     n_prompt_tokens: int = 0
-    """Tokens of the prompts asked about."""
+    """Positions that the answers needed, of prompts and of the paths below them; each request counts its own."""
     n_cached_tokens: int = 0
-    """Of all positions needed, those whose keys and values were found in the cache."""
+    """Those of them whose keys and values were there already."""
     n_computed_tokens: int = 0
-    """Positions run through the model, prompts and trees together."""
+    """Those of them that were run through the model."""
     n_requests: int = 0
     """Forward passes (transformers) or requests (vLLM)."""
 

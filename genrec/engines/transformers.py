@@ -72,7 +72,7 @@ class TransformersEngine(Engine):
             self.lm = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # damaged weights raise errors of the libraries that read them
             raise ModelError(f"{folder} holds no causal language model that transformers can load: {error}") from error
         self.lm.to(device).eval()
         config = self.lm.config.get_text_config()
@@ -109,6 +109,8 @@ class TransformersEngine(Engine):
             return result
 
     def _read(self, prompt: list[int]) -> _Read:
+        if self.lm is None:
+            raise EngineError("the engine is closed", hint="Build another one.")
         if not prompt or len(prompt) >= self.max_tokens:
             raise EngineError(
                 f"a prompt of {len(prompt)} tokens does not fit: {self.model} takes 1 to {self.max_tokens - 1}",
@@ -154,6 +156,8 @@ class TransformersEngine(Engine):
                 )
                 read.cache.crop(n_prompt)
                 after = torch.cat([after, out.logits[0].float().log_softmax(-1)])
+                self.usage.n_prompt_tokens += n_prompt + len(inner)
+                self.usage.n_cached_tokens += n_prompt
                 self.usage.n_computed_tokens += len(inner)
                 self.usage.n_requests += 1
             rows = torch.from_numpy(source[parent]).to(after.device)

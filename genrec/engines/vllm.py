@@ -151,8 +151,10 @@ class VllmEngine(Engine):
         async def stop() -> None:
             llm.shutdown()
 
-        self._wait(stop())
-        self._stop_loop()
+        try:
+            self._wait(stop())
+        finally:
+            self._stop_loop()
 
     async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
         """Drive one search to its end, on the event loop that the engine lives on."""
@@ -175,15 +177,14 @@ class VllmEngine(Engine):
         async def ask(path: list[int], nodes: np.ndarray) -> None:
             logprob[nodes] = await self._ask(prompt + path, tree.token[nodes].tolist())
 
-        requests = []
+        requests: list[tuple[list[int], np.ndarray]] = []
         for parent, nodes in zip(parents.tolist(), np.split(order, starts[1:]), strict=True):
             path = _path(tree, parent)
-            requests += [
-                ask(path, nodes[start : start + MAX_NAMED_TOKENS]) for start in range(0, len(nodes), MAX_NAMED_TOKENS)
-            ]
+            chunks = range(0, len(nodes), MAX_NAMED_TOKENS)
+            requests += [(path, nodes[start : start + MAX_NAMED_TOKENS]) for start in chunks]
         if parents[0] == -1:  # the first chunk reads the prompt; the others find it in the cache
-            await requests.pop(0)
-        await _all(requests)
+            await ask(*requests.pop(0))
+        await _all(ask(path, nodes) for path, nodes in requests)
         return logprob
 
     async def _ask(self, prompt: list[int], tokens: list[int]) -> list[float]:
@@ -196,8 +197,7 @@ class VllmEngine(Engine):
                 f"a prompt of {len(prompt)} tokens does not fit: {self.model} takes 1 to {self.max_tokens - 1}",
                 hint="Lower history.max_tokens in genrec.toml.",
             )
-        if self._llm is None:
-            raise EngineError("the engine is closed")
+        assert self._llm is not None
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
@@ -211,7 +211,10 @@ class VllmEngine(Engine):
         try:
             [output] = [output async for output in request]
         except Exception as error:
-            raise EngineError(f"vLLM failed: {error}", hint="Start again; if it persists: genrec doctor") from error
+            raise EngineError(
+                f"vLLM failed: {error}",
+                hint="Start again; if it persists: genrec doctor. VLLM_LOGGING_LEVEL=INFO shows what vLLM says.",
+            ) from error
         step = output.outputs[0].logprobs
         value = dict(zip(step.token_ids, step.logprobs, strict=True))
         n_cached = output.num_cached_tokens or 0
@@ -223,6 +226,9 @@ class VllmEngine(Engine):
 
     def _wait(self, work: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine on the engine's event loop and wait for it; an interrupt here ends it there too."""
+        if self._loop.is_closed():
+            work.close()
+            raise EngineError("the engine is closed", hint="Build another one.")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -238,8 +244,9 @@ class VllmEngine(Engine):
 
 async def _all(work: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     """Run coroutines together; the first failure ends the rest and is raised as it is."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    tasks: list[asyncio.Future[R]] = []
     try:
+        tasks += (asyncio.ensure_future(one) for one in work)
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
@@ -258,5 +265,8 @@ def _path(tree: TokenTree, node: int) -> list[int]:
 def _model_limit(folder: Path, default: int) -> int:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config()
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} holds no configuration that transformers can read: {error}") from error
     return int(getattr(config, "max_position_embeddings", default))

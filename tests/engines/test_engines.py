@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -133,6 +137,26 @@ def test_a_failing_search_ends_the_run_not_the_engine(engine: Engine) -> None:
     assert np.isfinite(engine.run([([5] * 40, ask(tree))])[0]).all()
 
 
+def test_an_interrupt_ends_the_searches_and_leaves_the_engine_usable(engine: Engine) -> None:
+    tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+    ended: list[int] = []
+
+    def endless(n: int) -> Search[None]:
+        try:
+            yield tree
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            while True:
+                yield tree
+        finally:
+            ended.append(n)
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(([5] * 20, endless(n)) for n in range(1))
+    assert np.isfinite(engine.run([([5] * 40, ask(tree))])[0]).all()
+    gc.collect()
+    assert ended == [0]
+
+
 def test_usage_counts_what_was_computed(engine: Engine) -> None:
     engine.forget()
     before = dict(vars(engine.usage))
@@ -141,6 +165,61 @@ def test_usage_counts_what_was_computed(engine: Engine) -> None:
     assert engine.usage.n_prompt_tokens - before["n_prompt_tokens"] == 100
 
 
+def test_every_position_was_either_there_or_computed(engine: Engine) -> None:
+    titles = [f"{a} {b}" for a in WORDS for b in WORDS]
+    encoded = Catalog.of([Item(item_id=t, title=t) for t in titles]).encode(engine.tokenizer)
+    before = dict(vars(engine.usage))
+    engine.run([([9] * 65, search(encoded.trie, k=5, scoring=Scoring(name="masked")))])
+    prompt, cached, computed, requests = (
+        getattr(engine.usage, name) - before[name]
+        for name in ("n_prompt_tokens", "n_cached_tokens", "n_computed_tokens", "n_requests")
+    )
+    assert prompt == cached + computed
+    assert requests > 1
+    assert 65 <= computed < prompt
+
+
+def test_a_closed_engine_says_so(opinionated_model: Path) -> None:
+    engine = TransformersEngine(opinionated_model, model="tiny")
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.prefill([[5, 6, 7]])
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_damaged_model_is_refused(tiny_model: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(tiny_model, tmp_path / "damaged")
+    path = tmp_path / "damaged" / file
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ModelError, match="transformers can"):
+        TransformersEngine(tmp_path / "damaged", model="damaged")
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no tokenizer"):
         TransformersEngine(tmp_path, model="nothing")
+
+
+def test_an_engine_that_dies_is_an_error_and_can_still_be_closed(engine: Engine) -> None:
+    """Must stay the last one: it takes vLLM's process away."""
+    if engine.name != "vllm":
+        pytest.skip("runs in this process")
+    [process] = multiprocessing.active_children()
+    tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+
+    def dying() -> Search[None]:
+        yield tree
+        process.kill()
+        process.join()
+        yield tree
+
+    with pytest.raises(EngineError, match="vLLM failed") as caught:
+        engine.run([([5] * 20, dying()), ([6] * 20, ask(tree))] * 20)
+    assert "VLLM_LOGGING_LEVEL" in (caught.value.hint or "")
+    with pytest.raises(EngineError, match="vLLM failed"):
+        engine.prefill([[5] * 20])
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.prefill([[5] * 20])

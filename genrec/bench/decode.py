@@ -47,17 +47,16 @@ def decode(recommender: Recommender, asked: Sequence[Query], *, n_repeats: int, 
     groups = [[i] for i in range(len(asked))] if isinstance(engine, TransformersEngine) else [range(len(asked))]
     repeats = 1 if len(groups) > 1 else n_repeats
     pairs: list[tuple[float, float]] = []
-    before = dict(vars(engine.usage))
-    prefilled = 0
+    n_computed = 0
     for group in [group for group in groups for _ in range(repeats)]:
         engine.forget()
         prefill_s = _seconds(partial(engine.prefill, [prompts[i] for i in group]))
-        prefilled += sum(len(prompts[i]) for i in group)
         engine.forget()
+        n_before = engine.usage.n_computed_tokens
         whole_s = _seconds(partial(recommender.recommend_many, [asked[i] for i in group]))
+        n_computed += engine.usage.n_computed_tokens - n_before
         pairs.append((prefill_s / len(group), whole_s / len(group)))
     ratios = [whole / prefill for prefill, whole in pairs]
-    n_asked = len(asked) * repeats
     row: Row = {
         "name": f"{engine.name} {recommender.scoring.name}",
         "engine": engine.name,
@@ -70,7 +69,7 @@ def decode(recommender: Recommender, asked: Sequence[Query], *, n_repeats: int, 
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
-        "computed_tokens": (engine.usage.n_computed_tokens - before["n_computed_tokens"] - prefilled) / n_asked,
+        "computed_tokens": n_computed / (len(asked) * repeats),
     }
     say(
         f"{row['name']}: whole / prefill {row['ratio']:.2f} ({row['whole_s'] * 1e3:.0f} ms a person, "

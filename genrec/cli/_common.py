@@ -35,6 +35,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def plain(text: str) -> str:
+    """Text from data as a terminal may show it: on its line, without what moves cursors or turns reading around."""
+    return "".join(c if c.isprintable() or c == "\u200d" else " " for c in text)  # the joiner holds emoji together
+
+
 def peak_memory_mib() -> int | None:
     """The most memory that this process ever held, in MiB; None where the system does not say."""
     try:
@@ -66,7 +71,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else plain(str(value))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.cli._common import Advance, json_option, print_json, progress, workspace_option
+from genrec.cli._common import Advance, json_option, plain, print_json, progress, workspace_option
 from genrec.config import load_settings
 from genrec.store import Store
 
@@ -237,7 +237,7 @@ def _lines(d: Description) -> Iterator[str]:
         ("time zone", d.n_time_zones, d.time_zones),
     ):
         if n:
-            top = ", ".join(f"{text} {count:,}" for text, count in list(named.items())[:4])
+            top = ", ".join(f"{plain(text)} {count:,}" for text, count in list(named.items())[:4])
             yield f"{_n(n, name)}: {top}{' …' if n > 4 else ''}"
     if d.findings:
         yield ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genrec.cli._common import json_option, progress, table, workspace_option
+from genrec.cli._common import json_option, plain, progress, table, workspace_option
 
 if TYPE_CHECKING:
     from genrec.catalog import Catalog
@@ -102,7 +102,7 @@ def command(
                 else:
                     click.echo(("\n" if position else "") + as_text(answer))
                 for note in () if as_json else answer.notes:
-                    click.echo(f"note: {note}", err=True)
+                    click.echo(f"note: {plain(note)}", err=True)
         for note in opened.notes:
             click.echo(f"note: {note}", err=True)
 
@@ -141,7 +141,7 @@ def as_text(answer: Recommendation) -> str:
     by = f"{answer.model} on {answer.engine}, {answer.scoring}" if answer.model else "the prior alone"
     when = f"{answer.at:%A %d %B %Y, %H:%M}"
     where = [part for part in (answer.context.place, answer.context.device) if part]
-    head = " · ".join([answer.user_id, when, *where, by])
+    head = plain(" · ".join([answer.user_id, when, *where, by]))
     if not answer.items:
         return head
     rows = [
@@ -171,7 +171,7 @@ def stage_as_text(user_id: str, stage: Stage, value: Any, catalog: Catalog) -> s
     else:
         lines = [f"{candidate.score:8.3f}  {candidate.title}" for candidate in value]
         what = f"{len(value)} kept"
-    return "\n".join([f"── {user_id} · {stage}: {what}", *(f"   {line}" for line in lines)])
+    return "\n".join([plain(f"── {user_id} · {stage}: {what}"), *(f"   {plain(line)}" for line in lines)])
 
 
 def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: int) -> None:
@@ -223,7 +223,7 @@ def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: in
     finally:
         part.unlink(missing_ok=True)
     for note in islice(notes, SHOWN):
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {plain(note)}", err=True)
     if len(notes) > SHOWN:
         click.echo(f"note: … and {len(notes) - SHOWN:,} more notes", err=True)
     without = f", {n_total - n_lists:,} have none" if n_lists < n_total else ""

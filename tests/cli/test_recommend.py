@@ -126,6 +126,21 @@ def test_users_can_come_from_standard_input(shop: Path) -> None:
     assert [json.loads(line)["user_id"] for line in done.stdout.splitlines()] == ["bob", "ann"]
 
 
+def test_hostile_words_keep_to_their_line_on_a_terminal(tmp_path: Path) -> None:
+    folder = corner_shop.make_workspace(tmp_path / "shop")
+    titles = ["Milk\nerror: no", "\x1b[2J\x1b[31mred", "\u202eevil", "🧑\u200d🍳 pie"]
+    items = [corner_shop.Item(item_id=f"h{n}", title=title) for n, title in enumerate(titles)]
+    with corner_shop.Store.open(folder / "genrec.db") as store:
+        store.put("items", [corner_shop.batch("items", items)])
+    done = recommend(folder, "bob\nroot", *LATER, "--place", "\x1b[1mhere", "--trace", "-k", "9")
+    assert done.exit_code == 0
+    assert {line.strip()[0] for line in done.stdout.splitlines()[2:]} == set("123456789")
+    assert all(c.isprintable() or c in "\n\u200d" for c in done.output)
+    assert "🧑\u200d🍳 pie" in done.stdout
+    said = json.loads(recommend(folder, "bob", *LATER, "--json", "-k", "9").stdout)
+    assert {item["title"] for item in said["items"]} >= set(titles)  # for programs, what the data says
+
+
 def test_seen_items_can_be_left_out(shop: Path) -> None:
     done = recommend(shop, "bob", *LATER, "--exclude-seen", "--json")
     assert [item["title"] for item in json.loads(done.stdout)["items"]] == ["Bread", "Eggs", "Tea"]

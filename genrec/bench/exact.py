@@ -29,13 +29,13 @@ def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Seq
     for ids in sequences:
         for depth, token in enumerate(ids):
             choices.setdefault(tuple(ids[:depth]), set()).add(token)
-    options = {prefix: torch.tensor(sorted(tokens)) for prefix, tokens in choices.items()}
+    options = {prefix: torch.tensor(sorted(tokens), device=lm.device) for prefix, tokens in choices.items()}
     joint, masked = np.zeros(len(sequences)), np.zeros(len(sequences))
     by_length: dict[int, list[int]] = {}
     for row, ids in enumerate(sequences):
         by_length.setdefault(len(ids), []).append(row)
     with torch.inference_mode():
-        read = lm(input_ids=torch.tensor([list(prompt)]), use_cache=True, logits_to_keep=1)
+        read = lm(input_ids=torch.tensor([list(prompt)], device=lm.device), use_cache=True, logits_to_keep=1)
         first = read.logits[0, -1].float().log_softmax(-1)
         for length, rows in by_length.items():
             for start in range(0, len(rows), 64):
@@ -43,7 +43,7 @@ def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Seq
                 after = first.expand(len(some), 1, -1)
                 if length > 1:
                     cache = _repeated(read.past_key_values, len(some))
-                    inputs = torch.tensor([sequences[row][:-1] for row in some])
+                    inputs = torch.tensor([sequences[row][:-1] for row in some], device=lm.device)
                     out = lm(input_ids=inputs, past_key_values=cache, use_cache=True)
                     after = torch.cat([after, out.logits.float().log_softmax(-1)], dim=1)  # (B, length, n_vocab)
                 for at, row in enumerate(some):

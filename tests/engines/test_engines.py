@@ -59,8 +59,9 @@ def plainly(reference: TransformersEngine, ids: Sequence[int]) -> np.ndarray:
     """Log-probabilities after each position, from one ordinary forward pass. Shape ``(T, n_vocab)``."""
     torch = reference.torch
     with torch.inference_mode():
-        logits: np.ndarray = reference.lm(input_ids=torch.tensor([list(ids)])).logits[0].log_softmax(-1).numpy()
-    return logits
+        logits = reference.lm(input_ids=torch.tensor([list(ids)], device=reference.lm.device)).logits[0]
+        logprobs: np.ndarray = logits.log_softmax(-1).cpu().numpy()
+    return logprobs
 
 
 def ask(tree: TokenTree) -> Search[np.ndarray]:

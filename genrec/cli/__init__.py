@@ -73,7 +73,22 @@ class LazyGroup(click.Group):
             sys.exit(error.exit_code)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _exit_codes() -> str:
+    """What the exit codes mean, as the end of the help."""
+    meanings = {
+        0: "Done.",
+        1: "Interrupted, or an error nobody foresaw; doctor: something is broken.",
+        2: "Wrong usage.",
+    }
+    meanings |= {error.exit_code: str(error.__doc__).splitlines()[0] for error in GenrecError.__subclasses__()}
+    return "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{what}" for code, what in meanings.items())
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=_exit_codes(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="genrec")
 @click.pass_context
 def main(ctx: click.Context) -> None:

@@ -78,6 +78,14 @@ def test_exit_codes_differ_and_are_documented() -> None:
         assert re.search(rf"- {cls.__name__} +{cls.exit_code}\b", errors.__doc__ or "")
 
 
+def test_help_says_what_exit_codes_mean() -> None:
+    said = CliRunner().invoke(main, ["--help"]).stdout.partition("Exit codes:")[2]
+    listed = dict(re.findall(r"^ +(\d+) +(.+)$", said, re.M))
+    assert [int(code) for code in listed] == [0, 1, 2, *range(3, 11)]
+    for cls in error_classes():
+        assert cls is GenrecError or listed[str(cls.exit_code)] == (cls.__doc__ or "").splitlines()[0]
+
+
 def test_every_error_is_raised_in_a_test_of_its_own() -> None:
     here = Path(__file__)
     tests = "".join(p.read_text() for p in here.parents[1].rglob("test_*.py") if p != here)

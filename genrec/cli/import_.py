@@ -138,7 +138,11 @@ def command(
         else:
             assert settings is not None
             store = stack.enter_context(Store.open(settings.store_in(workspace)))
-            result |= _import(reader, kinds, store, result["name"], problems)
+            try:
+                result |= _import(reader, kinds, store, result["name"], problems)
+            except KeyboardInterrupt:
+                click.echo("\ninterrupted: what was stored stays; the same command again finishes it", err=True)
+                raise
         result["problems"] = {"n": problems.n, "first": [asdict(problem) for problem in problems.first]}
     if as_json:
         print_json(result)

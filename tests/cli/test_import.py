@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
 from genrec.cli import main
-from genrec.events import event_of
+from genrec.events import Kind, event_of
+from genrec.sources.base import Report
+from genrec.sources.file import FileSource
 from genrec.store import Store
 
 EVENTS = """\
@@ -148,6 +152,22 @@ def test_an_import_that_stopped_is_finished_by_the_next(workspace: Path, monkeyp
     (workspace / "events.csv").write_text(EVENTS)
     said = json.loads(run(workspace, *BOTH, "--json").stdout)
     assert said["events"] == {"n_new": 1, "n_known": 2, "n_corrected": 0}
+
+
+def test_an_interrupted_import_says_how_to_finish_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_and_be_interrupted(self: FileSource, kind: Kind, report: Report) -> Iterator[pa.RecordBatch]:
+        yield from whole(self, kind, report)
+        if kind == "events":
+            raise KeyboardInterrupt
+
+    whole = FileSource.read
+    monkeypatch.setattr(FileSource, "read", read_and_be_interrupted)
+    result = run(workspace, *BOTH)
+    assert result.exit_code == 1
+    assert "interrupted: what was stored stays; the same command again finishes it" in result.stderr
+    monkeypatch.undo()
+    assert len(stored(workspace)) == 3
+    assert json.loads(run(workspace, *BOTH, "--json").stdout)["events"]["n_known"] == 3
 
 
 def test_rejects_go_into_a_file_and_the_rest_goes_in(workspace: Path) -> None:

@@ -183,14 +183,22 @@ def create_workspace(folder: Path, values: Mapping[str, Any] | None = None) -> P
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as out:
-            out.write("\n".join(lines) + "\n")
+            try:
+                out.write("\n".join(lines) + "\n")
+                out.flush()
+            except OSError:  # half a file would be taken for a workspace
+                file.unlink()
+                raise
     except FileExistsError:
         raise ConfigError(
             f"{folder} already is a workspace, or something else is in the way of {file}",
             hint=f"See its settings with: genrec config --workspace {folder}",
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from error
+        raise ConfigError(
+            f"cannot write {file}: {error.strerror or error}",
+            hint="Choose a folder that you may write to, or make room.",
+        ) from error
     return file
 
 

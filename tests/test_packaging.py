@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import distribution, entry_points
@@ -69,6 +71,17 @@ def test_the_wheel_holds_code_prompts_and_migrations_and_nothing_else(wheel: Pat
     assert templates <= names
     assert any("migrations" in name for name in names)
     assert f"genrec-{__version__}.dist-info/licenses/LICENSE" in names
+
+
+def test_the_source_archive_holds_what_readme_and_make_speak_of(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    linked = set(re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text()))
+    assert linked
+    assert linked <= names
+    assert {"Makefile", ".ci/run", "plugins/genrec-completejourney/pyproject.toml", "tests/conftest.py"} <= names
 
 
 def test_the_wheel_runs_away_from_the_checkout(elsewhere: Path) -> None:

@@ -107,6 +107,11 @@ class Recommender:
             self.encoded = encoded or catalog.encode(engine.tokenizer)
             longest_item = int(np.diff(self.encoded.indptr).max())
             self.max_tokens = min(max_tokens, engine.max_tokens - longest_item)
+            if self.max_tokens < 1:
+                raise ConfigError(
+                    f"the longest item takes {longest_item} tokens, and {engine.model} reads {engine.max_tokens}",
+                    hint=f"Raise max_tokens under [engines.{engine.name}] in genrec.toml, or choose another model.",
+                )
 
     def recommend(
         self,

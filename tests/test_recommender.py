@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from genrec.context import Words
 from genrec.decoding.scoring import Scoring
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, EmptyCatalogError
-from genrec.events import Context, Event, User, batch, items_of
+from genrec.events import Context, Event, Item, User, batch, items_of
 from genrec.history import History
 from genrec.priors.base import Prior
 from genrec.priors.popularity import Popularity
@@ -411,6 +412,14 @@ def test_parts_that_cannot_answer_are_refused(store: Store, catalog: Catalog, pa
 def test_fused_scoring_asks_for_a_prior(store: Store, catalog: Catalog, engine: TransformersEngine) -> None:
     with pytest.raises(ConfigError, match="needs a prior"):
         by_model(store, catalog, engine, scoring=Scoring(name="fused"))
+
+
+def test_an_item_too_long_for_the_model_is_refused(store: Store, engine: TransformersEngine) -> None:
+    long = Catalog.of([Item(item_id="long", title="🏪" * 40)])
+    narrow = copy(engine)
+    narrow.max_tokens = 100
+    with pytest.raises(ConfigError, match="longest item takes 162 tokens, and tiny reads 100"):
+        by_model(store, long, narrow)
 
 
 def test_a_prompt_needs_an_engine(by_prior: Recommender) -> None:

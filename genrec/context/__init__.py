@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from genrec.context.device import device, extra
 from genrec.context.place import distance, place
 from genrec.context.time import holiday, part_of_day, season, since, weekday
 from genrec.errors import DataError
 from genrec.history import Moment
+from genrec.sources.times import is_zone
 
 Feature = Literal["weekday", "part_of_day", "season", "holiday", "since", "place", "distance", "device", "extra"]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
@@ -77,7 +78,6 @@ def clock(name: str) -> ZoneInfo:
     Raises:
         DataError: If there is none.
     """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise DataError(f"there is no time zone {name!r}", hint="Write it like Europe/Berlin.") from None
+    if not is_zone(name):
+        raise DataError(f"there is no time zone {name!r}", hint="Write it like Europe/Berlin.")
+    return ZoneInfo(name)

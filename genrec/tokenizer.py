@@ -89,7 +89,10 @@ class HfTokenizer:
         try:
             self._hf: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # a damaged file raises errors of the library that reads it
-            raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
+            raise ModelError(
+                f"{folder} holds no tokenizer that transformers can load: {error}",
+                hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
+            ) from error
         if not self._hf.is_fast:
             raise ModelError(f"{folder} has only a slow tokenizer", hint="Save it with a fast one (tokenizer.json).")
         backend = self._hf.backend_tokenizer

@@ -73,7 +73,10 @@ class TransformersEngine(Engine):
                 str(folder), dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True
             )
         except Exception as error:  # damaged weights raise errors of the libraries that read them
-            raise ModelError(f"{folder} holds no causal language model that transformers can load: {error}") from error
+            raise ModelError(
+                f"{folder} holds no causal language model that transformers can load: {error}",
+                hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
+            ) from error
         self.lm.to(device).eval()
         config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))

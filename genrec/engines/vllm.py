@@ -268,5 +268,8 @@ def _model_limit(folder: Path, default: int) -> int:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config()
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} holds no configuration that transformers can read: {error}") from error
+        raise ModelError(
+            f"{folder} holds no configuration that transformers can read: {error}",
+            hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
+        ) from error
     return int(getattr(config, "max_position_embeddings", default))

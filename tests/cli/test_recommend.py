@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -197,6 +198,16 @@ def test_a_language_model_answers_and_the_trace_shows_how(shop: Path, tiny_model
     stages = [line.split(" · ")[1].split(":")[0] for line in done.stderr.splitlines() if line.startswith("── ann")]
     assert stages == ["history", "prompt", "search", "rerank"]
     assert "Milk; Bread;" in done.stderr or "Bread; Milk;" in done.stderr
+
+
+@pytest.mark.parametrize("damaged", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_damaged_model_is_named_with_a_way_out(shop: Path, tiny_model: Path, tmp_path: Path, damaged: str) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (model / damaged).write_bytes((model / damaged).read_bytes()[:100])
+    done = recommend(shop, "ann", "--engine", "transformers", "--model", str(model))
+    assert done.exit_code == 8, done.output
+    assert str(model) in done.stderr
+    assert "hint: Get a whole model with: genrec models get" in done.stderr
 
 
 def test_rerankers_of_the_configuration_are_used(tmp_path: Path) -> None:

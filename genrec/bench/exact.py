@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +16,9 @@ from genrec.engines.transformers import TransformersEngine
 
 
 def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Sequence[int]) -> dict[str, np.ndarray]:
-    """Weigh every item of the catalogue by reading every item's tokens after the prompt, without trie or search.
+    """Weigh every item of the catalogue by reading every item's tokens behind the prompt, without trie or search.
+
+    Some dozens of items at a time stand side by side behind the prompt; each sees the prompt and itself.
 
     Returns:
         For `joint` and `masked`, each row's log-probability in nats, shape ``(n_items,)``.
@@ -29,29 +29,36 @@ def brute_force(engine: TransformersEngine, encoded: EncodedCatalog, prompt: Seq
     for ids in sequences:
         for depth, token in enumerate(ids):
             choices.setdefault(tuple(ids[:depth]), set()).add(token)
-    options = {prefix: torch.tensor(sorted(tokens), device=lm.device) for prefix, tokens in choices.items()}
+    options = {prefix: torch.tensor(sorted(tokens)) for prefix, tokens in choices.items()}
     joint, masked = np.zeros(len(sequences)), np.zeros(len(sequences))
-    by_length: dict[int, list[int]] = {}
-    for row, ids in enumerate(sequences):
-        by_length.setdefault(len(ids), []).append(row)
+    n_prompt = len(prompt)
     with torch.inference_mode():
-        read = lm(input_ids=torch.tensor([list(prompt)], device=lm.device), use_cache=True, logits_to_keep=1)
-        first = read.logits[0, -1].float().log_softmax(-1)
-        for length, rows in by_length.items():
-            for start in range(0, len(rows), 64):
-                some = rows[start : start + 64]
-                after = first.expand(len(some), 1, -1)
-                if length > 1:
-                    cache = _repeated(read.past_key_values, len(some))
-                    inputs = torch.tensor([sequences[row][:-1] for row in some], device=lm.device)
-                    out = lm(input_ids=inputs, past_key_values=cache, use_cache=True)
-                    after = torch.cat([after, out.logits.float().log_softmax(-1)], dim=1)  # (B, length, n_vocab)
-                for at, row in enumerate(some):
-                    for depth, token in enumerate(sequences[row]):
-                        logprob = after[at, depth]
-                        joint[row] += float(logprob[token])
-                        among = logprob[options[tuple(sequences[row][:depth])]]
-                        masked[row] += float(logprob[token] - among.logsumexp(0))
+        read = lm(input_ids=torch.tensor([list(prompt)]).to(lm.device), use_cache=True, logits_to_keep=1)
+        first = read.logits[0, -1].float().log_softmax(-1).cpu()
+        for start in range(0, len(sequences), 64):
+            rows = range(start, min(start + 64, len(sequences)))
+            owner = np.repeat(np.arange(len(rows)), [len(sequences[row]) - 1 for row in rows])
+            depth_of = np.concatenate([np.arange(len(sequences[row]) - 1) for row in rows])
+            own = (owner[:, None] == owner) & (depth_of[:, None] >= depth_of)  # (n, n)
+            sees = np.concatenate([np.ones((len(own), n_prompt), bool), own], axis=1)
+            mask = torch.zeros(1, 1, *sees.shape, dtype=lm.dtype)
+            mask[0, 0].masked_fill_(~torch.from_numpy(sees), torch.finfo(lm.dtype).min)
+            out = lm(
+                input_ids=torch.tensor([[token for row in rows for token in sequences[row][:-1]]]).to(lm.device),
+                position_ids=torch.from_numpy(n_prompt + depth_of)[None].to(lm.device),
+                attention_mask=mask.to(lm.device),
+                past_key_values=read.past_key_values,
+                use_cache=True,
+            )
+            read.past_key_values.crop(n_prompt)
+            after = out.logits[0].float().log_softmax(-1).cpu()  # (n, n_vocab)
+            at = 0
+            for row in rows:
+                for depth, token in enumerate(sequences[row]):
+                    logprob = after[at - 1] if depth else first
+                    joint[row] += float(logprob[token])
+                    masked[row] += float(logprob[token] - logprob[options[tuple(sequences[row][:depth])]].logsumexp(0))
+                    at += depth < len(sequences[row]) - 1
     return {"joint": joint, "masked": masked}
 
 
@@ -112,9 +119,3 @@ def exact(
         )
         rows.append(row)
     return rows
-
-
-def _repeated(cache: Any, times: int) -> Any:
-    repeated = copy.deepcopy(cache)
-    repeated.batch_repeat_interleave(times)
-    return repeated

@@ -15,9 +15,10 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pluggy
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from genrec import hookspecs
 from genrec.errors import ConfigError, PluginError
@@ -157,18 +158,19 @@ class Registry:
 
         Raises:
             PluginError: If the name is unknown or ambiguous.
-            ConfigError: If an option is unknown, missing or names an unset variable.
+            ConfigError: If an option is unknown, missing, of another type or names an unset variable.
         """
         cls = self.get(kind, name)
         what = f"{kind.removesuffix('s')} {name!r}"
         known = {f.name: f for f in fields(cls) if f.init} if is_dataclass(cls) else {}
+        types = _types(cls) if known else {}
         values: dict[str, Any] = {}
         for key, value in (options or {}).items():
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 advice = f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(sorted(known)) or 'none'}."
                 raise ConfigError(f"{what} has no option {key!r}. {advice}")
-            values[key] = from_environment(value)
+            values[key] = _typed(f"{what}: option {key}", types.get(key), value)
         missing = [
             key
             for key, f in known.items()
@@ -193,6 +195,26 @@ def installed() -> Registry:
 
 def _owner(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _types(cls: type) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except NameError:  # a type that is only there for type checkers: the options are taken as they come
+        return {}
+
+
+def _typed(option: str, kind: Any, given: Any) -> Any:
+    """An option's value as its field's type: the command line and the environment know nothing but text."""
+    value = from_environment(given)
+    if kind is None or (isinstance(value, str) and str in get_args(kind)):
+        return value
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{option}: {error.errors()[0]['msg']}, not {given!r}") from None
+    except PydanticUserError:  # a type of the plugin's own
+        return value
 
 
 def from_environment(value: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,37 @@ def test_options_are_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="source 'csv' needs the option place") as error:
         registry.build("sources", "csv")
     assert error.value.hint == "Set it in genrec.toml, below [sources.csv]."
+
+
+@dataclass(kw_only=True)
+class Typed:
+    """A reranker with options of all sorts."""
+
+    n: int = 1
+    share: float | None = None
+    folder: Path = Path()
+    names: Sequence[str] = ()
+    own: Registry | None = None
+
+
+class OffersTyped:
+    @hookimpl
+    def genrec_rerankers(self) -> Mapping[str, Any]:
+        return {"typed": Typed}
+
+
+def test_options_become_what_their_fields_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry({"genrec-t 1.0:t": OffersTyped()})
+    monkeypatch.setenv("SECRET", "12")
+    given = {"n": "env:SECRET", "share": "0.5", "folder": "x", "names": ["a", "b"], "own": registry}
+    built = registry.build("rerankers", "typed", given)
+    assert built == Typed(n=12, share=0.5, folder=Path("x"), names=["a", "b"], own=registry)
+    with pytest.raises(ConfigError, match=r"^reranker 'typed': option n: .* valid integer.*, not 'many'$"):
+        registry.build("rerankers", "typed", {"n": "many"})
+    monkeypatch.setenv("SECRET", "top secret")
+    with pytest.raises(ConfigError, match=r"not 'env:SECRET'$") as error:
+        registry.build("rerankers", "typed", {"n": "env:SECRET"})
+    assert "top" not in str(error.value)
 
 
 def test_a_secret_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

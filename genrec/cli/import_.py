@@ -7,15 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import click
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter, ValidationError
 
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
@@ -225,32 +224,12 @@ def _build(source: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -
             hint=f"Read it with: genrec import file {source}",
         )
     cls = registry.get("sources", source)
-    fields = _fields(cls)
-    if "paths" in given and "paths" not in fields:
+    names = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
+    if "paths" in given and "paths" not in names:
         raise ConfigError(f"the source {source!r} reads no files", hint="Leave the paths out.")
-    values = {k: v for k, v in given.items() if not (k == "kind" and "kind" not in fields)}
-    typed = {name: _typed(source, name, value, fields.get(name)) for name, value in values.items()}
-    built: Source = registry.build("sources", source, {**settings, **typed})
+    values = {name: value for name, value in given.items() if not (name == "kind" and "kind" not in names)}
+    built: Source = registry.build("sources", source, {**settings, **values})
     return built
-
-
-def _fields(cls: type) -> Mapping[str, Any]:
-    try:
-        return get_type_hints(cls)
-    except NameError:  # a type that is only there for type checkers
-        return dict.fromkeys(cls.__dataclass_fields__, str)  # type: ignore[attr-defined]
-
-
-def _typed(source: str, name: str, value: Any, kind: Any) -> Any:
-    """A text from the command line as the type of the option it is for."""
-    if not isinstance(value, str) or kind is None or kind is str or str in get_args(kind) or value.startswith("env:"):
-        return value
-    try:
-        return TypeAdapter(kind).validate_strings(value)
-    except ValidationError as error:
-        raise ConfigError(
-            f"option {name} of the source {source!r}: {error.errors()[0]['msg']}, not {value!r}"
-        ) from None
 
 
 def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ N_SHOWN = 30
 def quiet_start() -> Iterator[None]:
     """Send standard error to a file while the block runs, for good in processes that are started in it.
 
-    If the block raises, the end of the file is shown. Does nothing when ``VLLM_LOGGING_LEVEL`` asks for more than
-    errors.
+    If the block fails, the end of the file is shown; not if it is interrupted. Does nothing when
+    ``VLLM_LOGGING_LEVEL`` asks for more than errors.
     """
     if os.environ.get("VLLM_LOGGING_LEVEL", "ERROR") != "ERROR":
         yield
@@ -32,7 +32,7 @@ def quiet_start() -> Iterator[None]:
         os.dup2(file.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             sys.stderr.flush()
             os.dup2(kept, 2)
             file.seek(0)

@@ -64,6 +64,7 @@ class VllmEngine(Engine):
     ) -> None:
         # Read by vLLM at import or in its engine process; a value that the user has set stays.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # answers alone go to standard output
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_CPU_CI_ENV", "1")  # no warm-up for shapes that never come

@@ -43,6 +43,20 @@ def test_a_failed_start_tells_what_was_last_said(
     assert capfd.readouterr().err.splitlines() == [f"line {n}" for n in range(N_SHOWN, 2 * N_SHOWN)]
 
 
+def test_an_interrupted_start_is_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+
+    def start() -> None:
+        with quiet_start():
+            os.write(2, b"a page of traces from another process")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    os.write(2, b"afterwards")
+    assert capfd.readouterr().err == "afterwards"
+
+
 def test_someone_who_sets_a_level_sees_everything(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

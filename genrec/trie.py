@@ -7,6 +7,7 @@ over them is a difference of two prefix sums.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -41,9 +42,35 @@ class Trie:
         """Number of nodes, the root included."""
         return len(self.token)
 
-    def children(self, node: int) -> tuple[int, int]:
-        """The half-open range of a node's children; empty for a leaf."""
-        return int(self.first[node]), int(self.first[node + 1])
+    def children(self, node: int) -> np.ndarray:
+        """A node's children, ascending; none for a leaf. Int64."""
+        return np.arange(self.first[node], self.first[node + 1])
+
+    def only_child(self, node: int) -> int:
+        """A node's child where it has just one, else -1."""
+        first = int(self.first[node])
+        return first if int(self.first[node + 1]) - first == 1 else -1
+
+    def is_leaf(self, node: int) -> bool:
+        """Whether a sequence ends at a node."""
+        return bool(self.first[node] == self.first[node + 1])
+
+    def parent_of(self, node: int) -> int:
+        """The node above; -1 for the root."""
+        return int(self.parent[node])
+
+    def tokens(self, nodes: np.ndarray) -> np.ndarray:
+        """Tokens on the edges into nodes, same shape, int32."""
+        tokens: np.ndarray = self.token[nodes]
+        return tokens
+
+    def n_below(self, node: int) -> int:
+        """How many leaves lie below a node; 1 for a leaf."""
+        return int(self.high[node]) - int(self.low[node])
+
+    def row_of(self, node: int) -> int:
+        """The row of a leaf, or of one leaf below a node."""
+        return int(self.row[self.low[node]])
 
     @cached_property
     def leaf(self) -> np.ndarray:
@@ -60,19 +87,20 @@ class Trie:
             nodes.append(node)
         return nodes
 
-    def prefix_sums(self, weights: np.ndarray) -> np.ndarray:
-        """Prefix sums of per-row weights in leaf order; the mass below node v is ``sums[high[v]] - sums[low[v]]``.
+    def below(self, weights: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Add up per-row weights below nodes; one pass over the rows, then any node costs the same.
 
         Args:
             weights: A weight for each row, shape ``(n_leaves,)``; bool counts.
 
         Returns:
-            Shape ``(n_leaves + 1,)``, starting at 0; int64 for bool weights, float64 otherwise.
+            A function from nodes to the sum over the leaves below each, same shape; int64 for bool weights, float64
+            otherwise.
         """
         dtype = np.int64 if weights.dtype == np.bool_ else np.float64
         sums = np.zeros(self.n_leaves + 1, dtype)
         np.cumsum(weights[self.row], out=sums[1:], dtype=dtype)
-        return sums
+        return lambda nodes: sums[self.high[nodes]] - sums[self.low[nodes]]
 
     def save(self, folder: Path) -> None:
         """Write the arrays to `folder`, one ``.npy`` file each."""

@@ -43,10 +43,15 @@ def test_children_follow_in_order_and_leaves_below_are_neighbours(sequences: lis
     for node in range(trie.n_nodes):
         below = {s for s in sequences if s[: len(prefix[node])] == prefix[node]}
         assert {sequences[row] for row in trie.row[trie.low[node] : trie.high[node]]} == below
-        first, last = trie.children(node)
-        tokens = trie.token[first:last].tolist()
+        children = trie.children(node)
+        tokens = trie.tokens(children).tolist()
+        assert all(trie.parent_of(child) == node for child in children.tolist())
+        assert trie.n_below(node) == len(below)
+        assert sequences[trie.row_of(node)] in below
+        assert trie.is_leaf(node) == (len(children) == 0)
+        assert trie.only_child(node) == (children[0] if len(children) == 1 else -1)
         assert tokens == sorted({s[len(prefix[node])] for s in below if len(s) > len(prefix[node])})
-        prefix |= {child: (*prefix[node], token) for child, token in zip(range(first, last), tokens, strict=True)}
+        prefix |= {child: (*prefix[node], token) for child, token in zip(children.tolist(), tokens, strict=True)}
 
 
 @given(prefix_free, st.integers(0, 2**16))
@@ -54,10 +59,10 @@ def test_mass_below_a_node_is_a_difference_of_prefix_sums(sequences: list[tuple[
     trie = build(*flat(sequences))
     weights = np.random.default_rng(seed).random(len(sequences))
     for values in (weights, weights > 0.5):
-        sums = trie.prefix_sums(values)
+        sums = trie.below(values)(np.arange(trie.n_nodes))
         for node in range(trie.n_nodes):
             below = trie.row[trie.low[node] : trie.high[node]]
-            assert sums[trie.high[node]] - sums[trie.low[node]] == pytest.approx(values[below].sum(), abs=1e-12)
+            assert sums[node] == pytest.approx(values[below].sum(), abs=1e-12)
 
 
 @pytest.mark.parametrize(

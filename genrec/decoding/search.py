@@ -1,8 +1,11 @@
 """Exact top-K of a language model's distribution over a trie, by best-first search.
 
 A branch's weight so far bounds every item below it, because going deeper only adds log-probabilities. So the branches
-with the best bounds are opened, a few at a time, until k items beat every open one: the list is then the true top-K,
-not a beam's guess. Both functions are generators that yield token trees and are sent log-probabilities (see
+with the best bounds are opened until k items beat every open one: the list is then the true top-K, not a beam's guess.
+
+An engine is asked seldom and for much: each round walks the trie best first as if what is not known yet were what the
+prior says, and asks for every branch opened on the way. A good guess ends the search after one round; a bad one costs a
+round more, never an item. Both functions are generators that yield token trees and are sent log-probabilities (see
 `genrec.engines.base`), so the same code runs on any engine, for one person or hundreds at once. Knows nothing of
 engines, items or text.
 """
@@ -10,7 +13,7 @@ engines, items or text.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +23,19 @@ from genrec.engines.base import Search, TokenTree
 from genrec.trie import Trie
 
 MAX_WIDTH = 256
-"""Most branches opened in one round: what they cost in memory, an engine needs at once."""
+"""Most branches asked about in one round: what they cost in memory, an engine needs at once."""
+MAX_GUESSED = 64
+"""Most branches asked about in one round on the strength of a guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where a search may stop before it is certain; no limits, no doubt."""
+
+    max_expansions: int | None = None
+    """Most branches opened."""
+    beam_width: int | None = None
+    """Most branches opened at one depth of the trie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +50,28 @@ class Ranking:
     """How often the engine was asked."""
     n_opened: int
     """Branches opened on the way."""
+    gap: float = 0.0
+    """How far the best branch left unopened could beat the last item found, nats: 0 where the list is exact, infinite
+    where it is short because of a limit."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether this is the true top-k, which it always is without `Limits`."""
+        return self.gap == 0.0
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What lies below a branch."""
+
+    forced: float
+    """Weight of the tokens that had to follow before there was a choice."""
+    children: list[int]
+    """Nodes that lead to live items, best first; none where `end` is a leaf."""
+    steps: list[float]
+    """Their weights, nats."""
+    end: int
+    """Where the forced tokens led."""
 
 
 class _Weights:
@@ -42,32 +79,71 @@ class _Weights:
 
     def __init__(self, trie: Trie, scoring: Scoring, live: np.ndarray | None, log_mass: np.ndarray | None) -> None:
         self.trie, self.scoring = trie, scoring
-        if scoring.name == "fused":
-            if log_mass is None:
-                raise ValueError("fused scoring needs log_mass")
-            mass = np.exp(log_mass - log_mass.max())
-            self.mass = trie.prefix_sums(mass if live is None else np.where(live, mass, 0.0))
-        self.alive = None if live is None or live.all() else trie.prefix_sums(live)
+        live = None if live is None or live.all() else live
+        self.mass: Callable[[np.ndarray], np.ndarray] | None = None
+        self.alive: Callable[[np.ndarray], np.ndarray] | None = None
+        if log_mass is not None:
+            top = log_mass.max()
+            mass = np.exp(log_mass - top) if top > -np.inf else np.zeros(len(log_mass))
+            self.mass = trie.below(mass if live is None else mass * live)
+        elif scoring.name == "fused":
+            raise ValueError("fused scoring needs log_mass")
+        if live is not None and scoring.name != "fused":
+            self.alive = trie.below(live)
 
     def live_children(self, node: int) -> np.ndarray:
         """Children that lead to an item that may be recommended."""
-        first, last = self.trie.children(node)
-        children = np.arange(first, last)
-        if self.alive is None:
+        children = self.trie.children(node)
+        count = self.mass if self.scoring.name == "fused" else self.alive
+        if count is None:
             return children
-        live: np.ndarray = children[self.alive[self.trie.high[first:last]] > self.alive[self.trie.low[first:last]]]
+        live: np.ndarray = children[count(children) > 0]
         return live
 
     def considered(self, node: int) -> np.ndarray:
         """Children whose log-probability is needed: `masked` normalises over filtered items too."""
-        return np.arange(*self.trie.children(node)) if self.scoring.name == "masked" else self.live_children(node)
+        return self.trie.children(node) if self.scoring.name == "masked" else self.live_children(node)
 
     def of(self, children: np.ndarray, logprob: np.ndarray) -> np.ndarray:
         """Weights of `considered` children, nats."""
         if self.scoring.name == "fused":
-            mass = self.mass[self.trie.high[children]] - self.mass[self.trie.low[children]]
-            return self.scoring.weights(logprob, mass)
+            assert self.mass is not None
+            return self.scoring.weights(logprob, self.mass(children))
         return self.scoring.weights(logprob)
+
+    def skip_certain(self, node: int) -> int:
+        """Follow children that a normalised weight gives all there is; any node with one item below stands for it."""
+        while self.scoring.normalised and self.trie.n_below(node) > 1:
+            if (child := self.trie.only_child(node)) < 0:
+                children = self.considered(node)
+                if len(children) != 1:
+                    break
+                child = int(children[0])
+            node = child
+        return node
+
+    def is_complete(self, node: int) -> bool:
+        """Whether reaching a node settles which item it is."""
+        return self.trie.n_below(node) == 1 if self.scoring.normalised else self.trie.is_leaf(node)
+
+    def opened(self, node: int, children: np.ndarray, steps: np.ndarray, forced: float = 0.0) -> _Opened:
+        """A branch with its children's weights; the dead and the hopeless are left out."""
+        possible = steps > -np.inf
+        if self.alive is not None:
+            possible &= self.alive(children) > 0
+        children, steps = children[possible], steps[possible]
+        order = np.argsort(-steps, kind="stable")
+        return _Opened(forced, children[order].tolist(), steps[order].tolist(), node)
+
+    def guess(self, node: int) -> _Opened:
+        """A branch as the prior sees it: where the model has no preference."""
+        assert self.mass is not None
+        children = self.considered(node)
+        mass = self.mass(children)
+        if self.scoring.name == "fused":
+            return self.opened(node, children, self.scoring.weights(np.zeros(len(children)), mass))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.opened(node, children, np.log(mass / mass.sum()))
 
 
 class _TreeBuilder:
@@ -88,14 +164,14 @@ class _TreeBuilder:
         """Where a node stands, with the path to it, added if need be."""
         if node in self.place:
             return self.place[node]
-        above = int(self.trie.parent[node])
+        above = self.trie.parent_of(node)
         if above in self.blocks:
             children, where = self.blocks[above]
             return int(where.start + np.searchsorted(children, node))
         parent = self.position(above)
         self.place[node] = len(self.token)
         self.parent.append(parent)
-        self.token.append(int(self.trie.token[node]))
+        self.token.append(int(self.trie.tokens(np.array([node]))[0]))
         self.wanted.append(False)
         return self.place[node]
 
@@ -110,7 +186,7 @@ class _TreeBuilder:
         if node not in self.blocks:
             parent, start = self.position(node), len(self.token)
             self.parent += [parent] * len(children)
-            self.token += self.trie.token[children].tolist()
+            self.token += self.trie.tokens(children).tolist()
             self.wanted += [True] * len(children)
             self.blocks[node] = children, slice(start, start + len(children))
         return self.blocks[node][1]
@@ -129,9 +205,10 @@ def search(
     scoring: Scoring,
     live: np.ndarray | None = None,
     log_mass: np.ndarray | None = None,
+    limits: Limits = Limits(),  # noqa: B008  (a frozen value)
     width: int = 8,
 ) -> Search[Ranking]:
-    """Find the k items of highest weight, exactly.
+    """Find the k items of highest weight, exactly unless `limits` say otherwise.
 
     Args:
         trie: Over the items' token sequences.
@@ -139,89 +216,121 @@ def search(
         scoring: What a step is worth.
         live: Which rows may be recommended, shape ``(n_leaves,)``, bool; all when omitted. Filtered items are never
             found; `joint` and `masked` weights of the others do not change, in `fused` a filtered item has no mass.
-        log_mass: The prior's log-probability of each row, nats, shape ``(n_leaves,)``; for `fused`.
-        width: How many branches to open in the first round; every round opens twice as many as the one before, up to
-            `MAX_WIDTH`, so a model without preferences costs few rounds too. Never changes the result.
+        log_mass: The prior's log-probability of each row, nats, shape ``(n_leaves,)``. `fused` weighs with it; `masked`
+            guesses with it which branches will be needed, which never changes the result.
+        limits: Where to stop early.
+        width: Without a guess, how many branches to open in the first round; every round opens twice as many as the
+            one before, up to `MAX_WIDTH`. Never changes the result.
 
     Returns:
         A generator that yields token trees, is sent log-probabilities and returns a `Ranking`; equal weights are
         ordered by row.
     """
     weights = _Weights(trie, scoring, live, log_mass)
-    found: list[tuple[float, int]] = []  # (weight, -row) of complete items, a heap of the best k
-    frontier: list[tuple[float, int]] = []  # (-weight, node) of open branches
-    n_rounds = n_opened = 0
+    known: dict[int, _Opened] = {}
+    n_rounds = 0
+    if k < 1 or not len(weights.live_children(0)):
+        return _ranking(_Walk(), 0, 0, k)
+    while True:
+        walk = _walk(weights, known, k, width, limits)
+        if not walk.asked:
+            return _ranking(walk, n_rounds, len(known), k)
+        builder = _TreeBuilder(trie)
+        asked: list[tuple[int, list[int], int, np.ndarray, slice]] = []
+        for node in walk.asked:
+            end, chain, children = node, [], weights.considered(node)
+            # Raw log-probabilities charge for forced tokens too: follow them to the next real choice in the same round.
+            while not scoring.normalised and (child := trie.only_child(end)) >= 0:
+                chain.append(builder.want(child))
+                end, children = child, weights.considered(child)
+            asked.append((node, chain, end, children, builder.want_children(end, children)))
+        logprob = yield builder.tree()
+        n_rounds += 1
+        width = min(2 * width, MAX_WIDTH)
+        for node, chain, end, children, where in asked:
+            steps = weights.of(children, logprob[where]) if len(children) else np.empty(0)
+            known[node] = weights.opened(end, children, steps, float(logprob[chain].sum()))
 
-    def close(weight: float, leaf: int) -> None:
-        """A complete item: keep it if it is possible at all and among the best k so far."""
+
+class _Walk:
+    """A best-first walk: what it found, and what it would have to know."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[float, int]] = []  # (weight, -row) of complete items, a heap of the best k
+        self.asked: list[int] = []  # branches that are not known, best first
+        self.left_out = -np.inf  # weight of the best branch that limits forbade to open
+
+
+def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limits: Limits) -> _Walk:
+    """Walk the trie best first over what is known; where nothing is, ask, and go on with a guess if there is one.
+
+    Until the first branch is asked about, all is as in the real distribution: a walk that asks nothing is the answer.
+    """
+    walk, trie, found = _Walk(), weights.trie, []
+    walk.found = found
+    guessing = weights.mass is not None and weights.scoring.normalised
+    n_at_depth: dict[int, int] = {}
+    # (-weight, number, branch, which of its children, weight of the branch, how many branches lie above): a branch's
+    # next best child enters when the one before it leaves, so a wide branch costs no more than what is looked at.
+    heap: list[tuple[float, int, _Opened, int, float, int]] = []
+    n_pushed = 0
+
+    def push(opened: _Opened, i: int, above: float, depth: int) -> None:
+        nonlocal n_pushed
+        if i < len(opened.children):
+            n_pushed += 1
+            heapq.heappush(heap, (-(above + opened.steps[i]), n_pushed, opened, i, above, depth))
+
+    def close(weight: float, node: int) -> None:
         if weight == -np.inf:
             return
-        entry = (weight, -int(trie.row[trie.low[leaf]]))
+        entry = (weight, -trie.row_of(node))
         if len(found) < k:
             heapq.heappush(found, entry)
         else:
             heapq.heappushpop(found, entry)
 
-    def reach(weight: float, node: int) -> None:
-        """A branch with a known weight: complete, open, or hopeless."""
-        if scoring.normalised:
-            node = _skip_certain(weights, node)
-        if trie.first[node] == trie.first[node + 1]:
+    push(_Opened(0.0, [0], [0.0], -1), 0, 0.0, 0)
+    while heap and (len(found) < k or -heap[0][0] >= found[0][0]):
+        negative, _, branch, i, above, depth = heapq.heappop(heap)
+        push(branch, i + 1, above, depth)
+        weight, node = -negative, weights.skip_certain(branch.children[i])
+        if weights.is_complete(node):
             close(weight, node)
-        elif weight > -np.inf and (len(found) < k or weight >= found[0][0]):
-            heapq.heappush(frontier, (-weight, node))
-
-    if k > 0 and len(weights.live_children(0)):
-        reach(0.0, 0)
-    while frontier:
-        builder = _TreeBuilder(trie)
-        opened: list[tuple[float, list[int], int, np.ndarray, slice]] = []
-        while frontier and len(opened) < width and (len(found) < k or -frontier[0][0] >= found[0][0]):
-            negative, node = heapq.heappop(frontier)
-            chain: list[int] = []
-            children = weights.considered(node)
-            # Raw log-probabilities charge for forced tokens too: follow them to the next real choice in the same round.
-            while not scoring.normalised and trie.first[node + 1] - trie.first[node] == 1:
-                child = int(children[0])
-                chain.append(builder.want(child))
-                node, children = child, weights.considered(child)
-            opened.append((-negative, chain, node, children, builder.want_children(node, children)))
-        if not opened:
-            break
-        logprob = yield builder.tree()
-        n_rounds += 1
-        n_opened += len(opened)
-        width = min(2 * width, MAX_WIDTH)
-        for weight, chain, node, children, where in opened:
-            weight += float(logprob[chain].sum())
-            if not len(children):
-                close(weight, node)
+            continue
+        n_at_depth[depth] = n_at_depth.get(depth, 0) + 1
+        opened = known.get(node)
+        if opened is None:
+            n_after = len(known) + len(walk.asked) + 1
+            if (limits.max_expansions is not None and n_after > limits.max_expansions) or (
+                limits.beam_width is not None and n_at_depth[depth] > limits.beam_width
+            ):
+                walk.left_out = max(walk.left_out, weight)
                 continue
-            steps = weights.of(children, logprob[where])
-            for child, step in _live_only(weights, node, children, steps):
-                reach(weight + step, child)
-    ranked = sorted(found, key=lambda entry: (-entry[0], -entry[1]))
+            walk.asked.append(node)
+            if len(walk.asked) >= (MAX_GUESSED if guessing else width):
+                break
+            if not guessing:
+                continue
+            opened = weights.guess(node)
+        if weights.trie.is_leaf(opened.end):
+            close(weight + opened.forced, opened.end)
+        push(opened, 0, weight + opened.forced, depth + 1)
+    return walk
+
+
+def _ranking(walk: _Walk, n_rounds: int, n_opened: int, k: int) -> Ranking:
+    ranked = sorted(walk.found, key=lambda entry: (-entry[0], -entry[1]))
+    gap = 0.0
+    if walk.left_out > -np.inf:
+        gap = max(0.0, walk.left_out - ranked[-1][0]) if len(ranked) == k else np.inf
     return Ranking(
         rows=np.array([-row for _, row in ranked], np.int64),
         logprobs=np.array([weight for weight, _ in ranked], np.float64),
         n_rounds=n_rounds,
         n_opened=n_opened,
+        gap=gap,
     )
-
-
-def _skip_certain(weights: _Weights, node: int) -> int:
-    """Follow lone children: a normalised weight gives them all there is."""
-    while len(children := weights.considered(node)) == 1:
-        node = int(children[0])
-    return node
-
-
-def _live_only(weights: _Weights, node: int, children: np.ndarray, steps: np.ndarray) -> Iterator[tuple[int, float]]:
-    """The children that lead to live items, best first, so that the worst are seen to be hopeless at once."""
-    if len(live := weights.live_children(node)) < len(children):
-        children, steps = live, steps[np.searchsorted(children, live)]
-    order = np.argsort(-steps, kind="stable")
-    yield from zip(children[order].tolist(), steps[order].tolist(), strict=True)
 
 
 def score(

@@ -357,17 +357,24 @@ def score(
     weights = _Weights(trie, scoring, live, log_mass)
     builder = _TreeBuilder(trie)
     steps: list[list[tuple[int, int]]] = []  # of each candidate: (node, child) pairs that cost something
-    for row in rows:
-        path = trie.path(row) if live is None or live[row] else []
+    totals = np.zeros(len(rows))
+    for candidate, row in enumerate(rows):
         steps.append([])
+        if live is not None and not live[row]:
+            totals[candidate] = -np.inf
+            continue
+        path = trie.path(row)
         for node, child in zip([0, *path], path, strict=False):
-            children = weights.considered(node)
-            if scoring.normalised and len(children) == 1:
-                continue
-            if scoring.normalised:
-                builder.want_children(node, children)
-            else:
+            if not scoring.normalised:
                 builder.want(child)
+            else:
+                children = weights.considered(node)
+                if child not in children:  # the prior rules it out
+                    totals[candidate] = -np.inf
+                    break
+                if len(children) == 1:
+                    continue
+                builder.want_children(node, children)
             steps[-1].append((node, child))
     logprob = (yield builder.tree()) if builder.token else np.empty(0)
     if scoring.normalised:
@@ -375,10 +382,7 @@ def score(
             node: dict(zip(children.tolist(), weights.of(children, logprob[where]).tolist(), strict=True))
             for node, (children, where) in builder.blocks.items()
         }
-        totals = [sum(value[node][child] for node, child in pairs) for pairs in steps]
+        totals += [sum(value[node][child] for node, child in pairs) for pairs in steps]
     else:
-        totals = [sum(float(logprob[builder.place[child]]) for _, child in pairs) for pairs in steps]
-    result = np.array(totals, np.float64)
-    if live is not None:
-        result[~live[np.asarray(rows, np.int64)]] = -np.inf
-    return result
+        totals += [sum(float(logprob[builder.place[child]]) for _, child in pairs) for pairs in steps]
+    return totals

@@ -68,9 +68,19 @@ class ModelError(GenrecError):
 
 
 class EngineError(GenrecError):
-    """The engine failed or cannot do what was asked of it."""
+    """The engine failed or cannot do what was asked of it.
+
+    Args:
+        message: As for `GenrecError`.
+        hint: As for `GenrecError`.
+        retryable: Whether the same request may well succeed a little later.
+    """
 
     exit_code = 9
+
+    def __init__(self, message: str, *, hint: str | None = None, retryable: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.retryable = retryable
 
 
 class EmptyCatalogError(GenrecError):

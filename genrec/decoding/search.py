@@ -205,7 +205,7 @@ def search(
     scoring: Scoring,
     live: np.ndarray | None = None,
     log_mass: np.ndarray | None = None,
-    limits: Limits = Limits(),  # noqa: B008  (a frozen value)
+    limits: Limits = Limits(),
     width: int = 8,
 ) -> Search[Ranking]:
     """Find the k items of highest weight, exactly unless `limits` say otherwise.
@@ -266,8 +266,8 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
 
     Until the first branch is asked about, all is as in the real distribution: a walk that asks nothing is the answer.
     """
-    walk, trie, found = _Walk(), weights.trie, []
-    walk.found = found
+    walk, trie = _Walk(), weights.trie
+    found = walk.found
     guessing = weights.mass is not None and weights.scoring.normalised
     n_at_depth: dict[int, int] = {}
     # (-weight, number, branch, which of its children, weight of the branch, how many branches lie above): a branch's
@@ -313,7 +313,7 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
             if not guessing:
                 continue
             opened = weights.guess(node)
-        if weights.trie.is_leaf(opened.end):
+        if trie.is_leaf(opened.end):
             close(weight + opened.forced, opened.end)
         push(opened, 0, weight + opened.forced, depth + 1)
     return walk

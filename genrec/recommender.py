@@ -239,7 +239,7 @@ class Recommender:
                 k=n_candidates(self.rerankers, draft.query.k),
                 scoring=self.scoring,
                 live=draft.live,
-                log_mass=self._log_mass(draft) if self.scoring.name == "fused" else None,
+                log_mass=self._log_mass(draft) if self.prior and self.scoring.normalised else None,
             )
         )
 

@@ -24,6 +24,9 @@ from genrec.trie import Trie
 
 MAX_WIDTH = 256
 """Most branches asked about in one round: what they cost in memory, an engine needs at once."""
+MARGIN = 2
+"""A guess looks for so many times the list that is wanted. On groceries, 2 in place of 1 costs 3 % more tokens and
+leaves 1.1 rounds of 1.8."""
 MAX_GUESSED = 64
 """Most branches asked about in one round on the strength of a guess."""
 
@@ -90,6 +93,11 @@ class _Weights:
             raise ValueError("fused scoring needs log_mass")
         if live is not None and scoring.name != "fused":
             self.alive = trie.below(live)
+
+    @property
+    def can_guess(self) -> bool:
+        """Whether the prior tells what to expect; it says nothing about a raw log-probability's size."""
+        return self.mass is not None and self.scoring.normalised
 
     def live_children(self, node: int) -> np.ndarray:
         """Children that lead to an item that may be recommended."""
@@ -235,6 +243,8 @@ def search(
         walk = _walk(weights, known, k, width, limits)
         if not walk.asked:
             return _ranking(walk, n_rounds, len(known), k)
+        if weights.can_guess:  # ask for what a longer list would need, too: a few tokens more, often a round less
+            walk = _walk(weights, known, MARGIN * k, width, limits)
         builder = _TreeBuilder(trie)
         asked: list[tuple[int, list[int], int, np.ndarray, slice]] = []
         for node in walk.asked:
@@ -268,7 +278,6 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
     """
     walk, trie = _Walk(), weights.trie
     found = walk.found
-    guessing = weights.mass is not None and weights.scoring.normalised
     n_at_depth: dict[int, int] = {}
     # (-weight, number, branch, which of its children, weight of the branch, how many branches lie above): a branch's
     # next best child enters when the one before it leaves, so a wide branch costs no more than what is looked at.
@@ -308,9 +317,9 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
                 walk.left_out = max(walk.left_out, weight)
                 continue
             walk.asked.append(node)
-            if len(walk.asked) >= (MAX_GUESSED if guessing else width):
+            if len(walk.asked) >= (MAX_GUESSED if weights.can_guess else width):
                 break
-            if not guessing:
+            if not weights.can_guess:
                 continue
             opened = weights.guess(node)
         if trie.is_leaf(opened.end):

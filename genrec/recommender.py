@@ -6,6 +6,7 @@ them; where the parts come from is `genrec.workspace`'s business.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,31 @@ class Recommender:
         self._write(drafts)
         rankings = self._search(drafts)
         return [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
+
+    async def answer(self, query: Query) -> Recommendation:
+        """Recommend to one person on the running event loop, beside any number of others: for a server.
+
+        The store is read and the prompt written in a worker thread, the search is the engine's `drive`. Whoever
+        cancels it ends the search. As in `recommend_many`, a person for whom no item is left gets an empty list.
+
+        Raises:
+            ConfigError: If the query's `at` cannot be read.
+            EngineError: If the engine fails; no part of a list is ever given for the whole.
+        """
+
+        def prepare() -> _Draft:
+            draft = self._look_back(query, _ignore)
+            self._write([draft])
+            return draft
+
+        draft = await asyncio.to_thread(prepare)
+        started_s = time.perf_counter()
+        if self.engine is None:
+            ranking = await asyncio.to_thread(self._by_prior, draft)
+        else:
+            ranking = await self.engine.drive(_ids(draft), self._searching(draft))
+        draft.done("search", ranking, time.perf_counter() - started_s)
+        return self._finish(draft, ranking)
 
     def prompts(self, queries: Iterable[Query]) -> list[Prompt]:
         """What the language model would read for each query; raises as `recommend_many` does.

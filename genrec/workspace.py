@@ -168,17 +168,18 @@ class Workspace:
             self.notes.append(note)
         return "none"
 
-    def recommender(self, *, engine: str | None = None, scoring: ScoringName | None = None) -> Recommender:
+    def recommender(self, *, engine: str | Engine | None = None, scoring: ScoringName | None = None) -> Recommender:
         """Everything put together as the settings say; the engine is started, which can take a minute.
 
         Args:
-            engine: As for `engine`.
+            engine: As for `engine`; or one that is running already, which its owner closes.
             scoring: ``auto``, ``joint``, ``masked`` or ``fused``; the settings' when omitted.
 
         Raises:
             GenrecError: If a part cannot be had; each says what to do.
         """
-        settings, catalog, running = self.settings, self.catalog, self.engine(engine)
+        settings, catalog = self.settings, self.catalog
+        running = engine if isinstance(engine, Engine) else self.engine(engine)
         scoring = scoring or settings.scoring
         encoded = None
         if running is not None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import Ranking, score, search
+from genrec.decoding.search import Limits, Ranking, score, search
 from genrec.engines.base import Search, T, TokenTree
 from genrec.errors import ConfigError
 from genrec.trie import Trie, build
@@ -250,3 +250,54 @@ def test_trees_share_beginnings() -> None:
 
     Watching(0).run(search(trie_of(sequences), k=4, scoring=Scoring()))
     assert next(len(tree) for tree in seen) == 4  # 1, 2 and the choice between 3 and 6
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    catalogues,
+    scorings,
+    st.integers(0, 2**16),
+    st.integers(1, 6),
+    st.one_of(st.none(), st.integers(1, 12)),
+    st.one_of(st.none(), st.integers(1, 3)),
+)
+def test_a_limited_search_says_how_far_it_may_be_off(
+    sequences: list[tuple[int, ...]],
+    scoring: Scoring,
+    seed: int,
+    k: int,
+    max_expansions: int | None,
+    beam_width: int | None,
+) -> None:
+    model, trie = DiceModel(seed), trie_of(sequences)
+    log_mass = np.log(np.random.default_rng(seed).dirichlet(np.ones(len(sequences))))
+    prior = log_mass if scoring.normalised else None
+    truth = brute_force(model, sequences, scoring, np.ones(len(sequences), bool), log_mass)
+    best = np.sort(truth)[::-1][:k]
+    limits = Limits(max_expansions=max_expansions, beam_width=beam_width)
+    ranking = model.run(search(trie, k=k, scoring=scoring, log_mass=prior, limits=limits))
+    np.testing.assert_allclose(truth[ranking.rows], ranking.logprobs, atol=1e-9)
+    assert max_expansions is None or ranking.n_opened <= max_expansions
+    if ranking.is_exact:
+        np.testing.assert_allclose(ranking.logprobs, best, atol=1e-9)
+    elif np.isfinite(ranking.gap):
+        missed = [weight for row, weight in enumerate(truth) if row not in ranking.rows]
+        assert max(missed) <= ranking.logprobs[-1] + ranking.gap + 1e-9
+    else:
+        assert len(ranking.rows) < k
+
+
+def test_a_guess_that_is_right_needs_one_round() -> None:
+    class Indifferent(DiceModel):
+        """Prefers nothing, so that the prior alone decides."""
+
+        def after(self, path: Sequence[int]) -> np.ndarray:
+            return np.full(N_VOCAB, -np.log(N_VOCAB))
+
+    rng = np.random.default_rng(0)
+    sequences = sorted({(*rng.integers(1, N_VOCAB, 4).tolist(), END) for _ in range(300)})
+    log_mass = np.log(rng.dirichlet(np.full(len(sequences), 0.1)) + 1e-9)
+    model = Indifferent(0)
+    ranking = model.run(search(trie_of(sequences), k=5, scoring=Scoring(name="fused"), log_mass=log_mass))
+    assert model.n_rounds == ranking.n_rounds == 1
+    assert ranking.rows.tolist() == np.argsort(-log_mass)[:5].tolist()

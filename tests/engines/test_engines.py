@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import multiprocessing
@@ -178,6 +179,90 @@ def test_every_position_was_either_there_or_computed(engine: Engine) -> None:
     assert prompt == cached + computed
     assert requests > 1
     assert 65 <= computed < prompt
+
+
+def test_a_history_that_has_grown_is_read_on_from_where_it_ended(engine: Engine, reference: TransformersEngine) -> None:
+    rng = np.random.default_rng(4)
+    history, event, now = (rng.integers(3, 500, n).tolist() for n in (640, 20, 9))
+    tree = random_tree(rng, 12, 500)
+    engine.forget()
+    engine.run([([*history, *now], ask(tree))])
+    before = engine.usage.n_computed_tokens
+    [value] = engine.run([([*history, *event, *now], ask(tree))])
+    assert engine.usage.n_computed_tokens - before < 300  # each request of vLLM reads what its last block lacks
+    engine.forget()
+    [cold] = engine.run([([*history, *event, *now], ask(tree))])
+    np.testing.assert_allclose(value[tree.wanted], cold[tree.wanted], atol=1e-4)
+
+
+def test_searches_driven_on_an_event_loop_do_not_mix(tiny_model: Path) -> None:
+    engine = TransformersEngine(tiny_model, model="tiny", dtype="float32")
+    rng = np.random.default_rng(5)
+    prompts = [rng.integers(3, 500, n).tolist() for n in (20, 33, 70)]
+    tree = random_tree(rng, 12, 500)
+
+    async def together() -> list[np.ndarray]:
+        return await asyncio.gather(*(engine.drive(prompt, ask(tree)) for prompt in prompts))
+
+    alone = engine.run([(prompt, ask(tree)) for prompt in prompts])
+    engine.forget()
+    for one, other in zip(asyncio.run(together()), alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    engine.close()
+
+
+def test_a_search_nobody_waits_for_ends_before_its_next_round(tiny_model: Path) -> None:
+    engine = TransformersEngine(tiny_model, model="tiny", dtype="float32")
+    tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+    begun, ended = threading.Event(), threading.Event()
+
+    def endless() -> Search[None]:
+        try:
+            while True:
+                yield tree
+                begun.set()
+        finally:
+            ended.set()
+
+    async def give_up() -> None:
+        task = asyncio.ensure_future(engine.drive([5] * 20, endless()))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(ended.wait, 60)
+        assert np.isfinite(await engine.drive([5] * 40, ask(tree))).all()
+
+    asyncio.run(give_up())
+    engine.close()
+
+
+def test_the_cache_of_keys_and_values_stays_within_its_bound(tiny_model: Path) -> None:
+    # two layers, one head of 32 numbers of 4 bytes, keys and values: 512 bytes a token
+    engine = TransformersEngine(tiny_model, model="tiny", dtype="float32", cache_gib=250 * 512 / 2**30)
+    tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+
+    def computed(prompt: list[int]) -> int:
+        before = engine.usage.n_computed_tokens
+        engine.run([(prompt, ask(tree))])
+        return engine.usage.n_computed_tokens - before
+
+    ann, bob, cat = ([n] * 100 for n in (7, 8, 9))
+    assert [computed(prompt) for prompt in (ann, bob, ann, cat, ann, bob)] == [100, 100, 1, 100, 1, 100]
+    assert computed([6] * 300) == 300  # too long to be kept, and nobody has to go for it
+    assert computed(bob) == 1
+    engine.close()
+
+
+def test_a_beginning_that_many_share_is_read_once(tiny_model: Path) -> None:
+    engine = TransformersEngine(tiny_model, model="tiny", dtype="float32")
+    instructions = [7] * 50
+    engine.prefill([[*instructions, *[8] * 100]])
+    before = engine.usage.n_computed_tokens
+    engine.prefill([[*instructions, *[9] * 100]])
+    engine.prefill([[*instructions, *[8] * 101]])
+    assert engine.usage.n_computed_tokens - before == 100 + 1
+    engine.close()
 
 
 def test_a_closed_engine_says_so(opinionated_model: Path) -> None:

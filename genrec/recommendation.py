@@ -6,7 +6,7 @@ Knows nothing of how an answer is found.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +68,8 @@ class Recommendation:
     scoring: str
     timings_s: Mapping[str, float]
     """Seconds by stage; of a batch's search this person's share, so that sums over people are real time."""
+    usage: Mapping[str, int] = field(default_factory=dict)
+    """What the engine did for this answer: tokens needed, of them cached and computed, and requests; see `Usage`."""
     notes: tuple[str, ...] = ()
     """What a reader should know about this answer, in plain sentences."""
 
@@ -84,5 +86,6 @@ class Recommendation:
             "engine": self.engine,
             "scoring": self.scoring,
             "timings_s": {stage: round(seconds, 6) for stage, seconds in self.timings_s.items()},
+            "usage": dict(self.usage),
             "notes": list(self.notes),
         }

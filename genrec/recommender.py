@@ -20,7 +20,7 @@ from genrec.catalog import Catalog, EncodedCatalog
 from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import Ranking, search
-from genrec.engines.base import Engine, Search
+from genrec.engines.base import Engine, Search, Usage
 from genrec.errors import ConfigError, EmptyCatalogError
 from genrec.events import Context
 from genrec.history import History, read_history
@@ -49,6 +49,7 @@ class _Draft:
     """Which catalogue rows may be recommended; all when None."""
     prompt: Prompt | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
 
     def done(self, stage: Stage, value: Any, seconds: float) -> None:
         """Take down how long a stage took and show what it made."""
@@ -177,7 +178,7 @@ class Recommender:
         if self.engine is None:
             ranking = await asyncio.to_thread(self._by_prior, draft)
         else:
-            ranking = await self.engine.drive(_ids(draft), self._searching(draft))
+            ranking = await self.engine.drive(_ids(draft), self._searching(draft), draft.usage)
         draft.done("search", ranking, time.perf_counter() - started_s)
         return self._finish(draft, ranking)
 
@@ -251,7 +252,7 @@ class Recommender:
         if self.engine is None:
             rankings = [self._by_prior(draft) for draft in drafts]
         else:
-            rankings = self.engine.run((_ids(draft), self._searching(draft)) for draft in drafts)
+            rankings = self.engine.run((_ids(draft), self._searching(draft), draft.usage) for draft in drafts)
         share_s = (time.perf_counter() - started_s) / max(1, len(drafts))
         for draft, ranking in zip(drafts, rankings, strict=True):
             draft.done("search", ranking, share_s)
@@ -315,6 +316,7 @@ class Recommender:
             engine=self.engine.name if self.engine else "none",
             scoring=self.scoring.name if self.engine else "prior",
             timings_s=draft.timings_s,
+            usage=vars(draft.usage) if self.engine else {},
             notes=tuple(draft.notes),
         )
 

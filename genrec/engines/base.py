@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,16 @@ class Usage:
     n_requests: int = 0
     """Forward passes (transformers) or requests (vLLM)."""
 
+    def __iadd__(self, other: Usage) -> Usage:
+        """Count on."""
+        for name, n in vars(other).items():
+            setattr(self, name, getattr(self, name) + n)
+        return self
+
+
+Job: TypeAlias = tuple[Sequence[int], Search[T]] | tuple[Sequence[int], Search[T], Usage]
+"""A prompt's token ids, a search over what may follow it and, if wanted, where to count what this search costs."""
+
 
 def too_long(n_tokens: int, engine: Engine) -> EngineError:
     """The error for a prompt that does not fit."""
@@ -74,11 +84,11 @@ class Engine(ABC):
     usage: Usage = field(default_factory=Usage)
 
     @abstractmethod
-    def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
+    def run(self, searches: Iterable[Job[T]]) -> list[T]:
         """Drive searches to their end, as many at once as the engine likes.
 
         Args:
-            searches: Pairs of prompt token ids and a search over what follows that prompt.
+            searches: What to read and what to ask about it.
 
         Returns:
             The searches' results, in the order given.
@@ -88,7 +98,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
+    async def drive(self, prompt: Sequence[int], search: Search[T], usage: Usage | None = None) -> T:
         """Drive one search to its end, for a server: on the caller's event loop, beside any number of others.
 
         Whoever cancels it ends the search there and then; other searches go on. Raises as `run` does.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from genrec.engines.base import Engine, Search, T, TokenTree
+from genrec.engines.base import Engine, Job, Search, T, TokenTree, Usage
 from genrec.errors import EngineError
 
 R = TypeVar("R")
@@ -76,30 +76,30 @@ class RequestEngine(Engine):
         self._background, self._n_parallel = background, n_parallel
 
     @abstractmethod
-    async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> Sequence[Sequence[float]]:
-        """Log-probabilities of the tokens of each question, nats; counts what it did in `usage`."""
+    async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> tuple[Sequence[Sequence[float]], Usage]:
+        """Log-probabilities of the tokens of each question, nats, and what that took."""
 
-    def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
+    def run(self, searches: Iterable[Job[T]]) -> list[T]:
         """Drive searches to their end, `n_parallel` at a time."""
 
         async def run() -> list[T]:
             free = asyncio.Semaphore(self._n_parallel)
 
-            async def one(prompt: Sequence[int], search: Search[T]) -> T:
+            async def one(job: Job[T]) -> T:
                 async with free:
-                    return await self.drive(prompt, search)
+                    return await self.drive(*job)
 
-            return await all_of(one(prompt, search) for prompt, search in searches)
+            return await all_of(one(job) for job in searches)
 
         return self._wait(run())
 
-    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
+    async def drive(self, prompt: Sequence[int], search: Search[T], usage: Usage | None = None) -> T:
         """Drive one search to its end on the running event loop."""
-        ids = list(prompt)
+        ids, usage = list(prompt), usage or Usage()
         try:
             tree = next(search)
             while True:
-                tree = search.send(await self._evaluate(ids, tree))
+                tree = search.send(await self._evaluate(ids, tree, usage))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -110,11 +110,12 @@ class RequestEngine(Engine):
         """Read prompts and nothing more."""
 
         async def run() -> None:
-            await all_of(self._ask(list(prompt), [Question([], [0])]) for prompt in prompts)
+            for _, used in await all_of(self._ask(list(prompt), [Question([], [0])]) for prompt in prompts):
+                self.usage += used
 
         self._wait(run())
 
-    async def _evaluate(self, prompt: list[int], tree: TokenTree) -> np.ndarray:
+    async def _evaluate(self, prompt: list[int], tree: TokenTree, usage: Usage) -> np.ndarray:
         """Log-probabilities of a tree's wanted nodes: a question for each of their parents, all asked at once.
 
         Whichever the server takes up first reads the prompt; the others find it in the cache, be it in the same step.
@@ -129,7 +130,9 @@ class RequestEngine(Engine):
             path, tokens = _path(tree, parent), tree.token[nodes].tolist()
             chunks = range(0, len(nodes), MAX_NAMED_TOKENS)
             questions += [Question(path, tokens[start : start + MAX_NAMED_TOKENS]) for start in chunks]
-        answers = await self._ask(prompt, questions)
+        answers, used = await self._ask(prompt, questions)
+        usage += used
+        self.usage += used
         logprob[order] = np.concatenate(answers)
         return logprob
 

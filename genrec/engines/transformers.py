@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from genrec.engines.base import Engine, Search, T, TokenTree, Usage, too_long
+from genrec.engines.base import Engine, Job, Search, T, TokenTree, Usage, too_long
 from genrec.errors import EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
@@ -105,14 +105,14 @@ class TransformersEngine(Engine):
         self._lock = threading.Lock()  # the model answers one search at a time
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="genrec-transformers")
 
-    def run(self, searches: Iterable[tuple[Sequence[int], Search[T]]]) -> list[T]:
+    def run(self, searches: Iterable[Job[T]]) -> list[T]:
         """Drive searches to their end, one after the other."""
-        return [self._run_one(prompt, search) for prompt, search in searches]
+        return [self._run_one(*job) for job in searches]
 
-    async def drive(self, prompt: Sequence[int], search: Search[T]) -> T:
+    async def drive(self, prompt: Sequence[int], search: Search[T], usage: Usage | None = None) -> T:
         """Drive one search to its end in a thread, after those that came before."""
         cancelled = threading.Event()
-        work = self._thread.submit(self._run_one, prompt, _until(cancelled, search))
+        work = self._thread.submit(self._run_one, prompt, _until(cancelled, search), usage)
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
@@ -125,7 +125,8 @@ class TransformersEngine(Engine):
         for prompt in prompts:
             with self._lock:
                 read = self._begin(prompt)
-                self._evaluate(read, nothing)
+                _, used = self._evaluate(read, nothing)
+                self.usage += used
                 self._held.keep(read)
 
     def forget(self) -> None:
@@ -139,14 +140,18 @@ class TransformersEngine(Engine):
         self.forget()
         self.lm = None
 
-    def _run_one(self, prompt: Sequence[int], search: Search[T]) -> T:
+    def _run_one(self, prompt: Sequence[int], search: Search[T], usage: Usage | None = None) -> T:
         try:
             tree = next(search)
             with self._lock:
                 read = self._begin(prompt)
                 try:
                     while True:
-                        tree = search.send(self._evaluate(read, tree))
+                        logprob, used = self._evaluate(read, tree)
+                        self.usage += used
+                        if usage is not None:
+                            usage += used
+                        tree = search.send(logprob)
                 finally:
                     self._held.keep(read)
         except StopIteration as stop:
@@ -163,8 +168,10 @@ class TransformersEngine(Engine):
             raise too_long(len(prompt), self)
         return self._held.take(np.array(prompt, np.int64))
 
-    def _evaluate(self, read: _Read, tree: TokenTree) -> np.ndarray:
-        """Log-probabilities of a tree's nodes: one forward pass over what is unread of the prompt and the inner nodes.
+    def _evaluate(self, read: _Read, tree: TokenTree) -> tuple[np.ndarray, Usage]:
+        """Log-probabilities of a tree's nodes, and what they took.
+
+        One forward pass over what is unread of the prompt and the inner nodes of the tree.
 
         Positions of the pass stand in the order prompt, inner nodes; each sees what was read before, the unread
         prompt up to itself, and of the tree its own ancestors.
@@ -205,17 +212,19 @@ class TransformersEngine(Engine):
                     read.last = after[0].clone()
                 else:
                     after = torch.cat([read.last[None], after])
-                self.usage.n_prompt_tokens += n_prompt + len(inner)
-                self.usage.n_cached_tokens += n_read
-                self.usage.n_computed_tokens += n_new + len(inner)
-                self.usage.n_requests += 1
+                used = Usage(
+                    n_prompt_tokens=n_prompt + len(inner),
+                    n_cached_tokens=n_read,
+                    n_computed_tokens=n_new + len(inner),
+                    n_requests=1,
+                )
             else:
-                after = read.last[None]
+                after, used = read.last[None], Usage()
             total = torch.cat([rows.float().logsumexp(-1) for rows in after.split(_ROWS)])  # (1 + n_inner,)
             rows = torch.from_numpy(source[parent]).to(after.device)
             tokens = torch.from_numpy(tree.token.astype(np.int64)).to(after.device)
             logprob: np.ndarray = (after[rows, tokens].float() - total[rows]).double().cpu().numpy()
-        return logprob
+        return logprob, used
 
     def _mask(self, n_read: int, n_new: int, sees: np.ndarray) -> torch.Tensor:
         """What each position of a pass may look at. Shape ``(1, 1, m, n_read + m)``, 0 or the lowest number."""

@@ -163,11 +163,12 @@ class VllmEngine(RequestEngine):
         finally:
             self._background.stop()
 
-    async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> list[list[float]]:
-        return await all_of(self._request(prompt + path, tokens) for path, tokens in questions)
+    async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> tuple[list[list[float]], Usage]:
+        used = Usage()
+        return await all_of(self._request(prompt + path, tokens, used) for path, tokens in questions), used
 
-    async def _request(self, prompt: list[int], tokens: list[int]) -> list[float]:
-        """Log-probabilities of named tokens after a prompt."""
+    async def _request(self, prompt: list[int], tokens: list[int], used: Usage) -> list[float]:
+        """Log-probabilities of named tokens after a prompt; counts what that took."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -196,10 +197,12 @@ class VllmEngine(RequestEngine):
         step = output.outputs[0].logprobs
         value = dict(zip(step.token_ids, step.logprobs, strict=True))
         n_cached = output.num_cached_tokens or 0
-        self.usage.n_prompt_tokens += len(prompt)
-        self.usage.n_cached_tokens += n_cached
-        self.usage.n_computed_tokens += len(prompt) - n_cached
-        self.usage.n_requests += 1
+        used += Usage(
+            n_prompt_tokens=len(prompt),
+            n_cached_tokens=n_cached,
+            n_computed_tokens=len(prompt) - n_cached,
+            n_requests=1,
+        )
         return [value[token] for token in tokens]
 
 

@@ -100,7 +100,7 @@ def test_brute_force_and_scoring_agree_and_a_wrong_engine_is_found_out(tiny_mode
         """Reads another prompt than it was given."""
 
         def run(self, searches: Sequence[tuple[Sequence[int], Search[T]]]) -> list[T]:  # type: ignore[override]
-            return super().run([([9, 9, 9], search) for _, search in searches])
+            return super().run([([9, 9, 9], search) for _, search, *_ in searches])
 
     deaf = Deaf(tiny_model, model="tiny", dtype="float32")
     for row in exact(deaf, encoded, [prompt], [truth], k=5, say=lambda line: None):

@@ -18,7 +18,7 @@ import pytest
 from genrec.catalog import Catalog
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score, search
-from genrec.engines.base import Engine, Search, TokenTree
+from genrec.engines.base import Engine, Search, TokenTree, Usage
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import EngineError, ModelError
 from genrec.events import Item
@@ -171,10 +171,12 @@ def test_every_position_was_either_there_or_computed(engine: Engine) -> None:
     titles = [f"{a} {b}" for a in WORDS for b in WORDS]
     encoded = Catalog.of([Item(item_id=t, title=t) for t in titles]).encode(engine.tokenizer)
     before = dict(vars(engine.usage))
-    engine.run([([9] * 65, search(encoded.trie, k=5, scoring=Scoring(name="masked")))])
+    own = Usage()
+    engine.run([([9] * 65, search(encoded.trie, k=5, scoring=Scoring(name="masked")), own)])
+    counted = {name: n - before[name] for name, n in vars(engine.usage).items()}
+    assert vars(own) == counted
     prompt, cached, computed, requests = (
-        getattr(engine.usage, name) - before[name]
-        for name in ("n_prompt_tokens", "n_cached_tokens", "n_computed_tokens", "n_requests")
+        counted[name] for name in ("n_prompt_tokens", "n_cached_tokens", "n_computed_tokens", "n_requests")
     )
     assert prompt == cached + computed
     assert requests > 1

@@ -51,7 +51,7 @@ class ServeSettings(BaseModel):
     """The address to listen on; any other than this machine's own needs an API key."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""
-    api_key: str = Field(default="", pattern=r"^(env:.+)?$")
+    api_key: str = ""
     """Where the key is that clients must send: env:NAME."""
     api_key_file: str = ""
     """A file of such keys, one a line, in the workspace unless the path is absolute."""

@@ -76,7 +76,7 @@ def read_keys(api_key: str, file: Path | None) -> Keys:
     if api_key:
         if not api_key.startswith("env:"):
             raise ConfigError(
-                "an API key on the command line can be read by everybody on the machine",
+                "an API key belongs neither on a command line nor among the settings, where others can read it",
                 hint="Put it into a variable and say --api-key env:NAME, or into a file and say --api-key-file FILE.",
             )
         name = api_key.removeprefix("env:")

@@ -50,7 +50,9 @@ def command(
     try:
         from genrec.serve.server import serve
     except ImportError as error:
-        raise ModelError(f"serving needs a package that is missing: {error.name}", hint="pip install 'genrec[serve]'") from error
+        raise ModelError(
+            f"serving needs a package that is missing: {error.name}", hint="pip install 'genrec[serve]'"
+        ) from error
     table: dict[str, Any] = {
         "host": host,
         "port": port,

@@ -11,6 +11,7 @@ else is asking.
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import AsyncIterator, Mapping
@@ -51,20 +52,19 @@ async def engine_and_routes(
     Raises:
         ModelError: If vLLM is missing or cannot load the folder.
     """
-    arguments = VllmEngine.arguments(folder, dtype=dtype, max_tokens=max_tokens, options=options)
-    # OpenAI's routes need the tokenizer in vLLM, and /metrics its counts.
-    arguments |= {"skip_tokenizer_init": False, "disable_log_stats": False, "served_model_name": [model]}
     os.environ.pop("VLLM_API_KEY", None)  # the key check is ours, and around all routes
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_start():
             warnings.simplefilter("ignore")  # deprecations between vLLM and torch
-            with quiet_start():
-                llm = _start(arguments)
-                try:
-                    routes = await _routes(llm, arguments)
-                except BaseException:
-                    llm.shutdown()
-                    raise
+            arguments = VllmEngine.arguments(folder, dtype=dtype, max_tokens=max_tokens, options=options)
+            # OpenAI's routes need the tokenizer in vLLM, and /metrics its counts.
+            arguments |= {"skip_tokenizer_init": False, "disable_log_stats": False, "served_model_name": [model]}
+            llm = _start(arguments)
+            try:
+                routes = await _routes(llm, arguments)
+            except BaseException:
+                llm.shutdown()
+                raise
     except ModelError:
         raise
     except Exception as error:
@@ -73,6 +73,7 @@ async def engine_and_routes(
         yield VllmEngine.around(llm, folder, model=model, max_tokens=arguments["max_model_len"]), llm, routes
     finally:
         llm.shutdown()
+        gc.unfreeze()  # vLLM's application froze the heap; what is frozen at exit, libraries report as leaks
 
 
 def _start(arguments: Mapping[str, Any]) -> AsyncLLM:

@@ -21,6 +21,7 @@ import uvicorn
 
 from genrec.errors import ConfigError, EngineError
 from genrec.models import model_folder
+from genrec.recommendation import Query
 from genrec.serve.answers import Desk
 from genrec.serve.routes import application
 from genrec.serve.security import Guard, Keys, check_reach, read_keys
@@ -70,6 +71,8 @@ async def _serve(
         else:
             recommender = workspace.recommender(engine=name)
         catalog, asked = recommender.catalog, recommender.engine
+        # The first answer takes seconds more than the next ones; and what cannot answer must not say that it is ready.
+        await recommender.answer(Query(user_id="", k=1))
 
         def alive() -> bool:
             return llm is None or not llm.errored
@@ -105,6 +108,8 @@ async def _serve(
         watch = asyncio.ensure_future(_end_when_dead(server, alive))
         try:
             await server.serve(sockets=[sock])
+        except OSError as error:  # another program, too, had taken the address but not listened yet
+            raise _cannot_listen(error, settings.serve.host, settings.serve.port) from None
         finally:
             watch.cancel()
         if not alive():
@@ -136,14 +141,20 @@ def listening_socket(host: str, port: int) -> socket.socket:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        taken = error.errno == errno.EADDRINUSE
-        raise ConfigError(
-            f"port {port} of {host} is taken by another program"
-            if taken
-            else f"cannot listen on port {port} of {host}: {error.strerror or error}",
-            hint="Stop that one, or choose another port with --port." if taken else "Choose another with --host, --port.",
-        ) from None
+        raise _cannot_listen(error, host, port) from None
     return sock
+
+
+def _cannot_listen(error: OSError, host: str, port: int) -> ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(
+            f"port {port} of {host} is taken by another program",
+            hint="Stop that one, or choose another port with --port.",
+        )
+    return ConfigError(
+        f"cannot listen on port {port} of {host}: {error.strerror or error}",
+        hint="Choose another address with --host and --port.",
+    )
 
 
 class _Server(uvicorn.Server):

@@ -36,10 +36,13 @@ class Desk:
         recommender: Answers one person.
         max_queue: Most people admitted at once.
         timeout_s: Longest time for one request, in seconds.
+        n_parallel: Most searches under way; the other people wait for one to end. With too many of them the engine's
+            cache cannot hold all prompts, and each is read again and again.
     """
 
-    def __init__(self, recommender: Recommends, *, max_queue: int, timeout_s: float) -> None:
+    def __init__(self, recommender: Recommends, *, max_queue: int, timeout_s: float, n_parallel: int = 64) -> None:
         self.recommender, self.max_queue, self.timeout_s = recommender, max_queue, timeout_s
+        self._places = asyncio.Semaphore(n_parallel)
         self.n_in_flight = 0
         """People whose searches are under way or waiting."""
         self.n_answered = 0
@@ -65,7 +68,7 @@ class Desk:
         asked = [query for query in queries if isinstance(query, Query)]
         self._admit(len(asked))
         limit_s = min(timeout_s or self.timeout_s, self.timeout_s)
-        tasks = [asyncio.ensure_future(self.recommender.answer(query)) for query in asked]
+        tasks = [asyncio.ensure_future(self._one(query)) for query in asked]
         for task in tasks:
             task.add_done_callback(self._leave)
         try:
@@ -77,6 +80,10 @@ class Desk:
             await asyncio.gather(*tasks, return_exceptions=True)
         outcomes = iter([_outcome(task, limit_s) for task in tasks])
         return [query if isinstance(query, ServeError) else next(outcomes) for query in queries]
+
+    async def _one(self, query: Query) -> Recommendation:
+        async with self._places:
+            return await self.recommender.answer(query)
 
     def _admit(self, n: int) -> None:
         if n > self.max_queue:

@@ -61,9 +61,8 @@ def as_serve_error(error: Exception) -> ServeError:
     if isinstance(error, ValidationError):
         return invalid(error)
     if isinstance(error, EngineError):
-        retryable = bool(getattr(error, "retryable", False))
-        status = 503 if retryable else 500
-        return ServeError(str(error), status=status, type="engine_failed", hint=error.hint, retryable=retryable)
+        status = 503 if error.retryable else 500
+        return ServeError(str(error), status=status, type="engine_failed", hint=error.hint, retryable=error.retryable)
     for kind, (status, type_, retryable) in _STATUS.items():
         if isinstance(error, kind):
             return ServeError(str(error), status=status, type=type_, hint=error.hint, retryable=retryable)

@@ -29,6 +29,8 @@ from genrec.serve.security import Guard, Keys, check_reach, read_keys
 if TYPE_CHECKING:
     from genrec.workspace import Workspace
 
+N_PARALLEL = 64
+"""Searches under way at once where the engine's options do not say otherwise."""
 GRACE_S = 20
 """How long requests under way may go on when the server is told to stop, in seconds."""
 
@@ -62,10 +64,12 @@ async def _serve(
     name = workspace.engine_name()
     async with AsyncExitStack() as stack:
         llm = openai = None
+        options = {} if name == "none" else workspace.engine_options(name)
+        n_parallel = options.pop("n_parallel", N_PARALLEL)
         if name == "vllm":
             from genrec.serve.openai import engine_and_routes
 
-            parts = engine_and_routes(model_folder(settings.model), **workspace.engine_options(name))
+            parts = engine_and_routes(model_folder(settings.model), **options)
             engine, llm, openai = await stack.enter_async_context(parts)
             recommender = workspace.recommender(engine=engine)
         else:
@@ -89,10 +93,13 @@ async def _serve(
                 "notes": workspace.notes,
             }
 
-        desk = Desk(recommender, max_queue=settings.serve.max_queue, timeout_s=settings.serve.timeout_s)
-        app = application(
-            desk=desk, store=workspace.store, status=status, alive=alive, k=settings.k, openai=openai
+        desk = Desk(
+            recommender,
+            max_queue=settings.serve.max_queue,
+            timeout_s=settings.serve.timeout_s,
+            n_parallel=n_parallel,
         )
+        app = application(desk=desk, store=workspace.store, status=status, alive=alive, k=settings.k, openai=openai)
         config = uvicorn.Config(
             Guard(app, keys),
             log_level="warning",

@@ -116,6 +116,24 @@ def test_a_client_cannot_wait_longer_than_the_server_allows() -> None:
     asyncio.run(run())
 
 
+def test_searches_beyond_the_engines_measure_wait_their_turn() -> None:
+    n_now = n_most = 0
+
+    async def act(query: Query) -> None:
+        nonlocal n_now, n_most
+        n_now += 1
+        n_most = max(n_most, n_now)
+        await asyncio.sleep(0)
+        n_now -= 1
+
+    async def run() -> None:
+        desk = Desk(Scripted(act), max_queue=9, timeout_s=60, n_parallel=2)
+        assert len(await desk.answer(people(*"abcdefg"))) == desk.n_answered == 7
+
+    asyncio.run(run())
+    assert n_most == 2
+
+
 def test_cancelling_ends_every_search() -> None:
     async def run() -> None:
         scripted = Scripted(never)
@@ -148,8 +166,7 @@ def test_every_error_has_a_status(error: Exception, status: int, retryable: bool
 
 
 def test_an_engine_that_may_recover_is_worth_another_try() -> None:
-    error = EngineError("the engine died")
-    error.retryable = True
+    error = EngineError("the engine died", retryable=True)
     assert (as_serve_error(error).status, as_serve_error(error).retryable) == (503, True)
 
 

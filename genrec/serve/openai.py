@@ -89,7 +89,7 @@ def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
 
 
 async def _routes(llm: AsyncLLM, arguments: Mapping[str, Any]) -> FastAPI:
-    """vLLM's application, as its own server would build it with these engine arguments."""
+    """The application of vLLM, as its own server would build it with these engine arguments."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
@@ -108,7 +108,7 @@ async def _routes(llm: AsyncLLM, arguments: Mapping[str, Any]) -> FastAPI:
 def _refuse_logprobs(llm: AsyncLLM) -> None:
     """Refuse requests that ask for the most probable tokens, before they reach the engine.
 
-    At this one door come the requests of all routes, streamed or not; an error raised here is an answer with status 400.
+    All routes come by this door, streamed or not; an error raised here is an answer with status 400.
     """
     from vllm.exceptions import VLLMValidationError
 
@@ -118,13 +118,16 @@ def _refuse_logprobs(llm: AsyncLLM) -> None:
         named = bool(sampling_params.logprob_token_ids)
         asked = [
             name
-            for name, value in (("logprobs", sampling_params.logprobs), ("prompt_logprobs", sampling_params.prompt_logprobs))
+            for name, value in (
+                ("logprobs", sampling_params.logprobs),
+                ("prompt_logprobs", sampling_params.prompt_logprobs),
+            )
             if value is not None and not (named and name == "logprobs")
         ]
         if asked:
             raise VLLMValidationError(
                 f"this server cannot give {asked[0]}: on this model runner of vLLM (CPU) they come out wrong beside "
-                "recommendations, so they are always refused. Name the tokens with logprob_token_ids, or run vLLM alone.",
+                "recommendations, so they are always refused. Name tokens with logprob_token_ids, or run vLLM alone.",
                 parameter=asked[0],
             )
         return generate(prompt, sampling_params, *args, **kwargs)

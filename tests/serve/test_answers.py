@@ -68,7 +68,12 @@ def test_answers_come_in_the_order_asked_with_errors_in_their_places() -> None:
         desk = Desk(Scripted(act), max_queue=9, timeout_s=60)
         refused = ServeError("no", status=422, type="bad_request")
         answers = await desk.answer([*people("slow", "bad"), refused, *people("quick")])
-        assert [a.user_id if isinstance(a, Recommendation) else a.status for a in answers] == ["slow", 422, 422, "quick"]
+        assert [a.user_id if isinstance(a, Recommendation) else a.status for a in answers] == [
+            "slow",
+            422,
+            422,
+            "quick",
+        ]
         assert (desk.n_in_flight, desk.n_answered, desk.n_failed) == (0, 2, 1)
 
     asyncio.run(run())

@@ -88,7 +88,9 @@ def test_keys_come_from_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SHOP_KEY", "a-third-key-0123456789\n")
     keys = read_keys("env:SHOP_KEY", file)
     assert len(keys) == 3
-    assert all(keys.allow(f"Bearer {key}".encode()) for key in (KEY, "another-key-0123456789", "a-third-key-0123456789"))
+    assert all(
+        keys.allow(f"Bearer {key}".encode()) for key in (KEY, "another-key-0123456789", "a-third-key-0123456789")
+    )
     assert len(read_keys("", None)) == 0
 
 
@@ -123,7 +125,9 @@ def test_an_unknown_host_is_an_error() -> None:
         check_reach("no such host", Keys())
 
 
-@pytest.mark.parametrize("base", ["http://localhost:8000", "http://127.0.0.1:1", "http://[::1]:8000", "http://LOCALHOST"])
+@pytest.mark.parametrize(
+    "base", ["http://localhost:8000", "http://127.0.0.1:1", "http://[::1]:8000", "http://LOCALHOST"]
+)
 def test_without_a_key_requests_to_this_machine_pass(base: str) -> None:
     assert ask(Keys(), base=base).status_code == 200
 

@@ -1,4 +1,4 @@
-"""Ten thousand requests from 64 clients, a tenth of them malformed or given up: nothing breaks, nothing stays behind."""
+"""Ten thousand requests of 64 clients, a tenth of them malformed or given up: nothing breaks, nothing stays behind."""
 
 from __future__ import annotations
 

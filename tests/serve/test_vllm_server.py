@@ -49,7 +49,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     items = [Item(item_id=f"{a}-{b}", title=f"{a.title()} {b}") for a in WORDS for b in WORDS]
     rng = np.random.default_rng(3)
     events = [
-        Event(user_id=f"u{user}", item_id=items[int(row)].item_id, at=datetime(2025, 6, day, 9, tzinfo=UTC), action="buy")
+        Event(
+            user_id=f"u{user}", item_id=items[int(row)].item_id, at=datetime(2025, 6, day, 9, tzinfo=UTC), action="buy"
+        )
         for user in range(20)
         for day, row in enumerate(rng.choice(len(items), 10, replace=False), start=1)
     ]
@@ -122,7 +124,9 @@ def test_lists_are_exact_whoever_else_is_asking(server: Server, shop: Path) -> N
     """Sixteen at once with filters of their own, against transformers one by one."""
     bodies = [
         {"user_id": f"u{user}", "at": AT, "k": k, "exclude_seen": exclude}
-        for user, k, exclude in zip(range(16), [1, 5, 10, 20] * 4, [False] * 3 + [True] * 5 + [False, True] * 4, strict=True)
+        for user, k, exclude in zip(
+            range(16), [1, 5, 10, 20] * 4, [False] * 3 + [True] * 5 + [False, True] * 4, strict=True
+        )
     ]
     with open_workspace(shop, engine="transformers") as workspace:
         expected = workspace.recommender().recommend_many([Query(**body) for body in bodies])  # type: ignore[arg-type]
@@ -253,7 +257,9 @@ def test_an_engine_that_hangs_is_a_time_out(client: httpx.Client, server: Server
     assert client.post("/v1/recommendations", json=body | {"timeout_s": 60}).status_code == 200
 
 
-def test_an_engine_that_dies_is_told_to_those_who_wait_and_ends_the_server(client: httpx.Client, server: Server) -> None:
+def test_an_engine_that_dies_is_told_to_those_who_wait_and_ends_the_server(
+    client: httpx.Client, server: Server
+) -> None:
     bodies: list[dict[str, Any]] = [{"user_id": f"u{user}", "at": AT} for user in range(4)]
     bodies.append({"queries": bodies[:2]})
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from genrec.recommendation import Query, Recommendation
@@ -83,7 +84,11 @@ class Desk:
 
     async def _one(self, query: Query) -> Recommendation:
         async with self._places:
-            return await self.recommender.answer(query)
+            answer = await self.recommender.answer(query)
+        if 0 < len(answer.items) < query.k:  # an empty list comes with a note of its own
+            note = f"{query.k} items were asked for, and {len(answer.items)} are left."
+            answer = replace(answer, notes=(*answer.notes, note))
+        return answer
 
     def _admit(self, n: int) -> None:
         if n > self.max_queue:

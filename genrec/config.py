@@ -42,6 +42,25 @@ class HistorySettings(BaseModel):
     """Longest prompt, in tokens; the oldest lines go first."""
 
 
+class ServeSettings(BaseModel):
+    """How `genrec serve` answers over HTTP."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """The address to listen on; any other than this machine's own needs an API key."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+    api_key: str = ""
+    """Where the key is that clients must send: env:NAME."""
+    api_key_file: str = ""
+    """A file of such keys, one a line, in the workspace unless the path is absolute."""
+    max_queue: int = Field(default=256, ge=1, le=100_000)
+    """Most people under way or waiting at once; who comes then is told to come back."""
+    timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    """Longest time for one request, in seconds."""
+
+
 class Settings(BaseModel):
     """Everything ``genrec.toml`` can say; the sentence under a field is its help."""
 
@@ -70,6 +89,7 @@ class Settings(BaseModel):
     country: str = Field(default="", pattern=r"^([A-Z]{2})?$")
     """Whose public holidays count: two letters such as US; empty for none."""
     history: HistorySettings = HistorySettings()
+    serve: ServeSettings = ServeSettings()
     sources: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
     priors: dict[str, dict[str, Any]] = {}
@@ -104,6 +124,10 @@ class Settings(BaseModel):
         """
         where = str(from_environment(self.store))
         return where if "://" in where else workspace / where
+
+
+TABLES: Mapping[str, type[BaseModel]] = {"history": HistorySettings, "serve": ServeSettings}
+"""Tables of settings of our own, ``[history]`` and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,19 +196,21 @@ def create_workspace(folder: Path, values: Mapping[str, Any] | None = None) -> P
         if field.description:
             mark = "" if name in values else "# "
             lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(settings, name))}", ""]
-    lines += ["[history]"]
-    for name, field in HistorySettings.model_fields.items():
-        mark = "" if name in values.get("history", {}) else "# "
-        lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(settings.history, name))}"]
+    for table, model in TABLES.items():
+        lines += [f"[{table}]"]
+        for name, field in model.model_fields.items():
+            mark = "" if name in values.get(table, {}) else "# "
+            lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(getattr(settings, table), name))}"]
+        lines += [""]
     for kind in OPTION_TABLES:
         for name, options in getattr(settings, kind).items():
-            lines += ["", f"[{kind}.{_key(name)}]", *(f"{_key(key)} = {_toml(v)}" for key, v in options.items())]
+            lines += [f"[{kind}.{_key(name)}]", *(f"{_key(key)} = {_toml(v)}" for key, v in options.items()), ""]
     file = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as out:
             try:
-                out.write("\n".join(lines) + "\n")
+                out.write("\n".join(lines))
                 out.flush()
             except OSError:  # half a file would be taken for a workspace
                 file.unlink()
@@ -233,8 +259,8 @@ def _layers(workspace: Path, overrides: Mapping[str, Any]) -> Iterator[tuple[str
 
 def _plain_paths() -> Iterator[tuple[str, ...]]:
     for name in Settings.model_fields:
-        if name == "history":
-            yield from (("history", inner) for inner in HistorySettings.model_fields)
+        if name in TABLES:
+            yield from ((name, inner) for inner in TABLES[name].model_fields)
         elif name not in OPTION_TABLES:
             yield (name,)
 
@@ -251,7 +277,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Paths and values of settings that are overridden one by one; a plugin's option is one value, table or not."""
     for name, value in values.items():
-        depth = 3 if name in OPTION_TABLES else 2 if name == "history" else 1
+        depth = 3 if name in OPTION_TABLES else 2 if name in TABLES else 1
         yield from _below((name,), value, depth)
 
 
@@ -272,7 +298,7 @@ def _validated(place: str, values: Mapping[str, Any]) -> Settings:
         path = tuple(str(part) for part in first["loc"])
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
-            known = HistorySettings.model_fields if path[0] == "history" else Settings.model_fields
+            known = TABLES.get(path[0], Settings).model_fields
             close = difflib.get_close_matches(path[-1], known, n=1)
             advice = f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(known)}."
             raise ConfigError(f"{place}: there is no setting {key!r}. {advice}") from None
@@ -281,8 +307,8 @@ def _validated(place: str, values: Mapping[str, Any]) -> Settings:
 
 
 def _help(path: tuple[str, ...]) -> str:
-    fields = HistorySettings.model_fields if path[0] == "history" else Settings.model_fields
-    field = fields.get(path[1] if path[0] == "history" and len(path) > 1 else path[0])
+    inside = path[0] in TABLES and len(path) > 1
+    field = TABLES[path[0]].model_fields.get(path[1]) if inside else Settings.model_fields.get(path[0])
     return (field.description or "") if field else ""
 
 

@@ -138,18 +138,29 @@ class Workspace:
             return None
         if name not in self._engines:
             build: Callable[..., Engine] = self.registry.get("engines", name)
-            options = {key: from_environment(value) for key, value in self.settings.engines.get(name, {}).items()}
-            options = {"model": self.settings.model, "dtype": self.settings.dtype} | options
-            try:
-                inspect.signature(build).bind(Path(), **options)
-            except TypeError as error:
-                raise ConfigError(
-                    f"cannot set up engine {name!r}: {error}", hint=f"See [engines.{name}] in genrec.toml."
-                ) from error
+            options = self.engine_options(name)
             folder = model_folder(self.settings.model)
             with self._loading("engine"), quiet_start():
                 self._engines[name] = build(folder, **options)
         return self._engines[name]
+
+    def engine_options(self, name: str) -> dict[str, Any]:
+        """What an engine is built with besides the model's folder.
+
+        Raises:
+            PluginError: If there is no such engine.
+            ConfigError: If the settings name an option that it does not have.
+        """
+        build: Callable[..., Engine] = self.registry.get("engines", name)
+        options = {key: from_environment(value) for key, value in self.settings.engines.get(name, {}).items()}
+        options = {"model": self.settings.model, "dtype": self.settings.dtype} | options
+        try:
+            inspect.signature(build).bind(Path(), **options)
+        except TypeError as error:
+            raise ConfigError(
+                f"cannot set up engine {name!r}: {error}", hint=f"See [engines.{name}] in genrec.toml."
+            ) from error
+        return options
 
     def engine_name(self, name: str | None = None) -> str:
         """What ``auto`` stands for on this machine; any other name stands for itself."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "Bring data in through a source.",
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
+    "serve": "Answer over HTTP, with OpenAI's routes beside ours on vLLM.",
     "models": "List language models and fetch them.",
     "prompts": "List, show, render and copy prompt templates.",
     "plugins": "List what is installed, and what is broken.",

@@ -1,0 +1,202 @@
+"""The routes of genrec as one FastAPI application, with OpenAI's routes below it where there are any.
+
+Bodies are read here and not by FastAPI, so that every error has one form. A client that goes away while it waits ends
+its own searches: uvicorn tells, but cancels nothing by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from genrec import __version__
+from genrec.events import batch
+from genrec.recommendation import Recommendation
+from genrec.serve.answers import Desk, said
+from genrec.serve.bodies import read_events, read_queries, schemas
+from genrec.serve.errors import ServeError
+from genrec.serve.security import OPEN
+
+if TYPE_CHECKING:
+    from genrec.store import Store
+
+T = TypeVar("T")
+Status = Callable[[], dict[str, Any]]
+
+OPENAI_ROUTES = ("/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+"""What a server without vLLM is asked for in vain."""
+GONE = 499
+"""Status of an answer that nobody waits for; it is never sent."""
+
+
+def application(
+    *, desk: Desk, store: Store, status: Status, alive: Callable[[], bool], k: int, openai: FastAPI | None
+) -> FastAPI:
+    """Put the routes together.
+
+    Args:
+        desk: Answers queries.
+        store: Keeps events.
+        status: What ``GET /v1/status`` says beyond the desk's numbers.
+        alive: Whether the engine lives.
+        k: How many items where a query names no number.
+        openai: vLLM's application; without it OpenAI's routes say why they are missing.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context: AbstractAsyncContextManager[Any] = openai.router.lifespan_context(openai) if openai else _nothing()
+        async with context:  # a mounted application's own is not run by Starlette
+            yield
+
+    app = FastAPI(title="genrec", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_exception_handler(HTTPException, _http_error)
+    described = schemas()
+
+    @app.get(OPEN, summary="Whether the server lives; needs no key.")
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "ok"}) if alive() else JSONResponse({"status": "dead"}, 503)
+
+    @app.get("/v1/status", summary="What answers here, and how much it has to do.")
+    async def show_status() -> dict[str, Any]:
+        return {
+            "version": __version__,
+            **status(),
+            "openai": openai is not None,
+            "n_in_flight": desk.n_in_flight,
+            "n_answered": desk.n_answered,
+            "n_failed": desk.n_failed,
+            "max_queue": desk.max_queue,
+            "timeout_s": desk.timeout_s,
+        }
+
+    @app.post(
+        "/v1/recommendations",
+        summary="Recommend to one person, or to several at once.",
+        openapi_extra=_body(described["recommendations"]),
+    )
+    async def recommend(request: Request) -> JSONResponse:
+        async def work() -> JSONResponse:
+            queries, timeout_s, is_batch = read_queries(await _json_body(request), k=k)
+            if not is_batch and isinstance(queries[0], ServeError):
+                raise queries[0]
+            answers = await _while_there(request, desk.answer(queries, timeout_s))
+            if is_batch:
+                return _batch(answers)
+            [answer] = answers
+            if isinstance(answer, ServeError):
+                raise answer
+            return JSONResponse(answer.to_dict())
+
+        return await _answered(work())
+
+    @app.post("/v1/events", summary="Add what people did.", openapi_extra=_body(described["events"]))
+    async def add_events(request: Request) -> JSONResponse:
+        async def work() -> JSONResponse:
+            events, source = read_events(await _json_body(request))
+            done = await asyncio.to_thread(lambda: store.append([batch("events", events)], source=source))
+            return JSONResponse(vars(done))
+
+        return await _answered(work())
+
+    if openai is not None:
+        app.mount("/", openai)
+        return app
+
+    async def no_openai() -> JSONResponse:
+        return _error(
+            ServeError(
+                f"the OpenAI routes need vLLM, and this server runs the engine {status()['engine']!r}",
+                status=501,
+                type="not_implemented",
+                hint="Start it with: genrec serve --engine vllm",
+            )
+        )
+
+    for path in OPENAI_ROUTES:
+        app.add_api_route(path, no_openai, methods=["GET", "POST"], include_in_schema=False)
+    return app
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+async def _json_body(request: Request) -> bytes:
+    """The body; only of a request that says it is JSON, which no foreign web page can send without being asked."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ServeError(
+            f"the body must be application/json, not {kind or 'of no named type'}",
+            status=415,
+            type="unsupported_media_type",
+            hint="Send the header Content-Type: application/json.",
+        )
+    return await request.body()
+
+
+async def _while_there(request: Request, work: Awaitable[T]) -> T:
+    """Wait for work, and end it when the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for waiting in (task, gone):
+            waiting.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _answered(work: Awaitable[JSONResponse]) -> JSONResponse:
+    """An answer, or the error that it ended in, in the one form."""
+    try:
+        return await work
+    except ClientDisconnect:
+        return JSONResponse(None, GONE)
+    except HTTPException as error:
+        return _http_response(error)
+    except Exception as error:
+        return _error(said(error))
+
+
+def _batch(answers: list[Recommendation | ServeError]) -> JSONResponse:
+    """Answers and errors in order; if nobody was answered, the gravest error's status is that of the whole."""
+    errors = [answer for answer in answers if isinstance(answer, ServeError)]
+    body = {"answers": [answer.to_dict() for answer in answers], "n_errors": len(errors)}
+    status = max(error.status for error in errors) if len(errors) == len(answers) else 200
+    return JSONResponse(body, status)
+
+
+def _error(error: ServeError) -> JSONResponse:
+    return JSONResponse(error.to_dict(), error.status, headers=error.headers)
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _http_response(error)
+
+
+def _http_response(error: HTTPException) -> JSONResponse:
+    type_ = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "http")
+    known = ServeError(str(error.detail), status=error.status_code, type=type_, headers=error.headers)
+    return _error(known)
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

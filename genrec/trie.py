@@ -127,7 +127,8 @@ class Trie:
 
     def _between(self, leaves: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """How many of some leaves, ascending, lie below each node."""
-        return np.searchsorted(leaves, self.high[nodes]) - np.searchsorted(leaves, self.low[nodes])
+        n: np.ndarray = np.searchsorted(leaves, self.high[nodes]) - np.searchsorted(leaves, self.low[nodes])
+        return n
 
     def _sums(self, weights: np.ndarray, leaves: np.ndarray | None = None) -> Callable[[np.ndarray], np.ndarray]:
         """Sums below nodes from the weights of some leaves, ascending; of all leaves when omitted."""

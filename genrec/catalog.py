@@ -145,12 +145,14 @@ class Catalog:
         self._append([named[item_id] for item_id in item_ids], item_ids, titles, categories, attributes)
 
     def _name(self, nameless: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """A text for each item id and title, none of them taken."""
+        """A text for each item id and title, none of them taken; they are when the items are added."""
         new: dict[str, str] = {}
+        mine: set[str] = set()
         numbers: Mapping[str, Iterator[int]] = defaultdict(lambda: count(2))
         for item_id, title in nameless:
-            new[item_id] = next(form for form in short_forms(item_id, title, numbers) if form not in self._taken)
-            self._taken.add(new[item_id])
+            forms = short_forms(item_id, title, numbers)
+            new[item_id] = next(form for form in forms if form not in self._taken and form not in mine)
+            mine.add(new[item_id])
         return new
 
     def _append(

@@ -18,7 +18,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine, Select, Table, delete, func, or_, select, text, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from genrec.errors import DataError, StoreError
+from genrec.errors import DataError, StoreError, TextTakenError
 from genrec.events import SCHEMAS, Event, Kind, User, event_of, from_json
 from genrec.store.append import Appended, append_batch
 from genrec.store.connection import connect, outside_transactions, writing
@@ -159,7 +159,8 @@ class Store:
 
         Raises:
             DataError: If the batch cannot be stored as it is.
-            StoreError: If the database fails, or a text cannot be assigned; then nothing is stored.
+            TextTakenError: If an item has another text, or a text belongs to another item; then nothing is stored.
+            StoreError: If the database fails; then nothing is stored.
         """
         check("items", rows)
         with writing(self._engine) as connection, connection.begin():
@@ -304,7 +305,7 @@ class Store:
             texts: Item id → text. Saving an assignment again does no harm.
 
         Raises:
-            StoreError: If an item has another text, or a text belongs to another item.
+            TextTakenError: If an item has another text, or a text belongs to another item.
         """
         with writing(self._engine) as connection, connection.begin():
             self._save_texts(connection, texts)
@@ -323,7 +324,7 @@ class Store:
                     if item_id in stored
                     else f"that text belongs to item {connection.execute(owner).scalar()!r}"
                 )
-                raise StoreError(
+                raise TextTakenError(
                     f"item {item_id!r} cannot get the text {wanted!r}: {why}",
                     hint="Another process may have assigned texts meanwhile; read them again and retry.",
                 )

@@ -93,9 +93,8 @@ def test_a_mask_is_what_its_words_say(
             and (near is None or within_km is None or kilometres(item, near) <= within_km)
             for row, item in enumerate(now)
         ]
-        doubtful = [
-            circle is not None and abs(kilometres(item, circle[:2]) - circle[2]) < circle[2] / 50 for item in now
-        ]
+        far = [kilometres(item, near) if near else 0 for item in now]
+        doubtful = [within_km is not None and abs(km - within_km) < within_km / 50 for km in far]
         found = np.ones(len(now), bool) if live is None else live
         assert live is None or not live.all()
         np.testing.assert_array_equal(found | doubtful, np.array(expected) | doubtful)

@@ -535,7 +535,7 @@ def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
     recommender = Recommender(store=store, catalog=catalog, prior=prior)
     with pytest.raises(
         EmptyCatalogError, match="none is on offer in the category bakery that ann does not have yet"
-    ) as e:
+    ) as caught:
         recommender.recommend("ann", at=LATER, categories=["bakery"], exclude_seen=True)
     assert caught.value.hint == "Ask for less: fewer conditions, or more kilometres."
     recommender.retire_items(catalog.item_ids)

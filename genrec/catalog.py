@@ -415,9 +415,14 @@ class EncodedCatalog:
             return
         with self._lock:
             self._grow(len(self.catalog))
-            if len(self._now.added) > MERGE_AT and (self._thread is None or not self._thread.is_alive()):
+            if len(self._now.added) > MERGE_AT and not self.is_merging:
                 self._thread = threading.Thread(target=self._merge, name="genrec merges a catalogue")
                 self._thread.start()
+
+    @property
+    def is_merging(self) -> bool:
+        """Whether a merge is under way."""
+        return self._thread is not None and self._thread.is_alive()
 
     def settle(self) -> None:
         """Wait for a merge that is under way."""

@@ -7,6 +7,7 @@ a million items. Knows catalogues; knows nothing of people: what somebody has al
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,12 +16,12 @@ import numpy as np
 
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError
-from genrec.events import from_json
 
 LATITUDE, LONGITUDE = "latitude", "longitude"
 """Attributes that say where an item is, in degrees north and east."""
 EARTH_KM = 6371.0088
 """Mean radius of the earth."""
+_PIECE = 65_536  # rows that a processor's cache holds
 
 
 class Filters:
@@ -88,11 +89,13 @@ class Filters:
     def _near(self, near: tuple[float, float], within_km: float, n: int) -> np.ndarray:
         # By the straight line through the earth: it keeps its precision for items next door, which a cosine would not.
         chord = 2 * math.sin(min(within_km / (2 * EARTH_KM), math.pi / 2))
-        total = np.zeros(n, np.float32)
-        for column, here in zip(self._position, _on_sphere(*np.array(near)), strict=True):
-            apart = column.first(n) - np.float32(here)
-            total += np.square(apart, out=apart)
-        is_near: np.ndarray = total <= np.float32(chord * chord)
+        limit, (x, y, z) = np.float32(chord * chord), (np.float32(part) for part in _on_sphere(*np.array(near)))
+        xs, ys, zs = (column.first(n) for column in self._position)
+        is_near = np.empty(n, bool)
+        for start in range(0, n, _PIECE):
+            piece = slice(start, start + _PIECE)
+            apart = np.square(xs[piece] - x) + np.square(ys[piece] - y) + np.square(zs[piece] - z)
+            np.less_equal(apart, limit, out=is_near[piece])
         return is_near
 
     def _read_retired(self) -> None:
@@ -110,23 +113,28 @@ class Filters:
             rows, n = self._unread("attributes")
             if not len(rows):
                 return
-            written = [self._catalog.attributes[row] for row in rows]
-            parsed = {text: from_json(text) for text in set(written)}
-            values: dict[str, list[str | None]] = {}
-            for position, text in enumerate(written):
-                for name, value in parsed[text].items():
-                    if name not in values:
-                        values[name] = [None] * len(rows)
-                    values[name][position] = value
-            places = [values.pop(name, None) for name in (LATITUDE, LONGITUDE)]
-            if any(places) or not isinstance(rows, range):  # a changed item may have lost its place
-                degrees = (np.array([_degrees(w) for w in words or [None] * len(rows)]) for words in places)
-                for column, numbers in zip(self._position, _on_sphere(*degrees), strict=True):
-                    column.put(rows, numbers, n)
-            for name in values:
-                self._attributes.setdefault(name, _Codes())
-            for name, codes in self._attributes.items():
-                codes.put(rows, values.get(name, [None] * len(rows)), n)
+            for start in range(0, len(rows), _PIECE):
+                self._take(rows[start : start + _PIECE], n)
+
+    def _take(self, rows: Sequence[int], n: int) -> None:
+        """Take in the attributes of some rows; there are `n` in all."""
+        written = [self._catalog.attributes[row] for row in rows]
+        parsed = json.loads("[" + ",".join(text or "null" for text in written) + "]")
+        values: dict[str, list[str | None]] = {}
+        for position, attributes in enumerate(parsed):
+            for name, value in (attributes or {}).items():
+                if name not in values:
+                    values[name] = [None] * len(rows)
+                values[name][position] = value if isinstance(value, str) else str(value)
+        places = [values.pop(name, None) for name in (LATITUDE, LONGITUDE)]
+        if any(places) or not isinstance(rows, range):  # a changed item may have lost its place
+            degrees = (np.array([_degrees(w) for w in words or [None] * len(rows)]) for words in places)
+            for column, numbers in zip(self._position, _on_sphere(*degrees), strict=True):
+                column.put(rows, numbers, n)
+        for name in values:
+            self._attributes.setdefault(name, _Codes())
+        for name, codes in self._attributes.items():
+            codes.put(rows, values.get(name, [None] * len(rows)), n)
 
     def _unread(self, what: str) -> tuple[Sequence[int], int]:
         """Rows that came or changed since `what` was read last, and how many there are now."""
@@ -176,13 +184,14 @@ class _Codes:
     def among(self, numbers: Sequence[int], n: int) -> np.ndarray:
         """Which of the first `n` rows have one of these words. Bool."""
         codes = self._column.first(n)
-        if len(numbers) == 1:
-            same: np.ndarray = codes == numbers[0]
-            return same
-        wanted = np.zeros(len(self.numbers) + 1, bool)  # the last place is for rows without a word: code -1
-        wanted[list(numbers)] = True
-        any_of: np.ndarray = wanted[codes]
-        return any_of
+        if len(numbers) > 3:
+            wanted = np.zeros(len(self.numbers) + 1, bool)  # the last place is for rows without a word: code -1
+            wanted[list(numbers)] = True
+            return wanted.take(codes)
+        among = np.zeros(n, bool)
+        for number in numbers:
+            among |= codes == number
+        return among
 
 
 def _degrees(word: str | None) -> float:

@@ -38,6 +38,8 @@ Stage = Literal["history", "prompt", "search", "rerank"]
 Trace = Callable[[str, Stage, Any], None]
 """Is shown what each stage made of each person: ``(user_id, stage, value)``."""
 
+_STRETCH = 256  # neighbouring rows looked at as one
+
 
 @dataclass(kw_only=True)
 class _Draft:
@@ -382,8 +384,10 @@ class Recommender:
 
 def _best(weights: np.ndarray, k: int) -> np.ndarray:
     """The rows of the k largest weights, best first, equal ones by row; impossible ones are left out. Int64."""
-    n = len(weights)
-    least = np.partition(weights, n - k)[n - k] if k < n else -np.inf
+    least = -np.inf
+    if len(weights) > _STRETCH * k:  # at least k weights reach the k-th best of the bests of stretches
+        bests = np.maximum.reduceat(weights, np.arange(0, len(weights), _STRETCH))
+        least = np.sort(bests)[-k]
     above = np.flatnonzero(weights > least)
     above = above[np.argsort(-weights[above], kind="stable")]
     if least == -np.inf or len(above) >= k:

@@ -545,6 +545,8 @@ def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
 
 @given(st.lists(st.sampled_from([-np.inf, -3.0, -2.0, -1.0]) | st.floats(-9, 0), max_size=30), st.integers(1, 12))
 def test_the_best_are_those_of_a_stable_sort(weights: list[float], k: int) -> None:
-    given_ = np.array(weights, float)
-    expected = [row for row in np.argsort(-given_, kind="stable") if given_[row] > -np.inf][:k]
-    assert best_rows(given_, k).tolist() == expected
+    few = np.array(weights, float)
+    rng = np.random.default_rng(k)
+    for some in (few, rng.permutation(np.append(few, np.full(3_000, -2.0))), rng.normal(size=4_000).round(1)):
+        expected = [row for row in np.argsort(-some, kind="stable") if some[row] > -np.inf][:k]
+        assert best_rows(some, k).tolist() == expected

@@ -296,7 +296,7 @@ class Store:
     def _texts(connection: Connection, item_ids: Iterable[str] | None = None) -> dict[str, str]:
         query = select(item_texts.c.item_id, item_texts.c.text)
         named = [query] if item_ids is None else [query.where(item_texts.c.item_id.in_(s)) for s in _pieces(item_ids)]
-        return {item_id: text for one in named for item_id, text in connection.execute(one)}
+        return {item_id: text for one in named for item_id, text in connection.execute(one).all()}
 
     def save_texts(self, texts: Mapping[str, str]) -> None:
         """Assign texts to items, for good; all of them or none.

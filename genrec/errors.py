@@ -4,6 +4,7 @@
     - ConfigError            3   genrec.toml, an option, a workspace
     - DataError              4   what a source brought in
     - StoreError             5   the database, the disk below it
+        - TextTakenError         a text for an item belongs to another
     - PluginError            6   a plugin is unknown, broken or registered twice
     - PromptError            7   a template or what it was given
     - ModelError             8   a model name, folder or download; a missing extra
@@ -47,6 +48,10 @@ class StoreError(GenrecError):
     """The database, or the disk below it, failed."""
 
     exit_code = 5
+
+
+class TextTakenError(StoreError):
+    """A text that was to be assigned belongs to another item, or the item has another text."""
 
 
 class PluginError(GenrecError):

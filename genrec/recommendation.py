@@ -5,6 +5,7 @@ Knows nothing of how an answer is found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -27,10 +28,39 @@ class Query:
     device: str | None = None
     exclude_seen: bool = False
     """Whether to leave out what the person already has."""
+    categories: tuple[str, ...] = ()
+    """Only items of one of these categories; of any when there is none."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Only items with these attributes, e.g. ``{"tenant": "a", "available": "yes"}``."""
+    near: tuple[float, float] | None = None
+    """Latitude and longitude in degrees; with `within_km`."""
+    within_km: float | None = None
+    """Only items so near, by their attributes ``latitude`` and ``longitude``."""
 
     def __post_init__(self) -> None:
+        if (self.near is None) != (self.within_km is None):
+            raise ConfigError(
+                "how near is near? A distance takes a place and a number of kilometres",
+                hint="Give both, e.g. --near 48.85,2.35 --within-km 5",
+            )
+        if self.near is not None and not (abs(self.near[0]) <= 90 and abs(self.near[1]) <= 180):
+            raise ConfigError(
+                f"{self.near[0]:g},{self.near[1]:g} is no place on earth",
+                hint="The latitude comes first, -90 to 90 degrees north, then the longitude, -180 to 180 degrees east.",
+            )
+        if self.within_km is not None and not 0 < self.within_km < math.inf:
+            raise ConfigError(f"a distance of {self.within_km:g} km; it must be above 0")
         if self.k < 1:
             raise ConfigError(f"a list of {self.k} items was asked for; k must be at least 1")
+
+    @property
+    def conditions(self) -> str:
+        """What an item must be besides on offer, in words; empty when it need be nothing."""
+        parts = [f"in the category {' or '.join(self.categories)}"] if self.categories else []
+        parts += [f"with the {name} {value}" for name, value in self.where.items()]
+        if self.near is not None:
+            parts.append(f"within {self.within_km:g} km of {self.near[0]:g},{self.near[1]:g}")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any, Literal
@@ -16,13 +16,15 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from genrec.assortment import Added, add_items, retire_items
 from genrec.catalog import Catalog, EncodedCatalog
 from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import Ranking, search
 from genrec.engines.base import Engine, Search, Usage
 from genrec.errors import ConfigError, EmptyCatalogError
-from genrec.events import Context
+from genrec.events import Context, Item
+from genrec.filters import Filters
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
 from genrec.prompt import Prompt, Template, render
@@ -30,10 +32,13 @@ from genrec.recommendation import Query, RankedItem, Recommendation
 from genrec.rerank import Candidate, Reranker, n_candidates, rerank
 from genrec.sources.times import is_zone
 from genrec.store import Store
+from genrec.trie import Trie
 
 Stage = Literal["history", "prompt", "search", "rerank"]
 Trace = Callable[[str, Stage, Any], None]
 """Is shown what each stage made of each person: ``(user_id, stage, value)``."""
+
+_STRETCH = 256  # neighbouring rows looked at as one
 
 
 @dataclass(kw_only=True)
@@ -45,8 +50,12 @@ class _Draft:
     notes: list[str]
     history: History
     now: Context
+    trie: Trie | None
+    """The catalogue as it is when the answer is begun; only a language model needs it."""
+    n_items: int
+    """How many items it has; what is added meanwhile is for the next answer."""
     live: np.ndarray | None
-    """Which catalogue rows may be recommended; all when None."""
+    """Which catalogue rows may be recommended; all when None. Shape ``(n_items,)``, bool."""
     prompt: Prompt | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
@@ -105,9 +114,10 @@ class Recommender:
         if engine is not None and self.scoring.name == "fused" and prior is None:
             raise ConfigError("fused scoring needs a prior", hint='Set prior = "popularity" in genrec.toml.')
         self.max_events, self.words = max_events, words or Words()
+        self.filters = Filters(catalog)
         if engine is not None:
             self.encoded = encoded or catalog.encode(engine.tokenizer)
-            longest_item = int(np.diff(self.encoded.indptr).max())
+            longest_item = self.encoded.longest
             self.max_tokens = min(max_tokens, engine.max_tokens - longest_item)
             if self.max_tokens < 1:
                 raise ConfigError(
@@ -124,20 +134,47 @@ class Recommender:
         place: str | None = None,
         device: str | None = None,
         exclude_seen: bool = False,
+        categories: Sequence[str] = (),
+        where: Mapping[str, str] | None = None,
+        near: tuple[float, float] | None = None,
+        within_km: float | None = None,
         trace: Trace | None = None,
     ) -> Recommendation:
         """Recommend to one person; the arguments are those of `Query`.
 
         Raises:
             EmptyCatalogError: If no item is left to recommend.
-            ConfigError: If `at` cannot be read or `k` is below 1.
+            ConfigError: If `at` cannot be read, `k` is below 1, or a filter asks for what no item has.
         """
-        query = Query(user_id=user_id, at=at, k=k, place=place, device=device, exclude_seen=exclude_seen)
+        query = Query(
+            user_id=user_id,
+            at=at,
+            k=k,
+            place=place,
+            device=device,
+            exclude_seen=exclude_seen,
+            categories=tuple(categories),
+            where=where or {},
+            near=near,
+            within_km=within_km,
+        )
         [answer] = self.recommend_many([query], trace=trace)
         if not answer.items:
             hint = "Allow what the person already has: --include-seen." if exclude_seen else None
+            hint = "Ask for less: fewer conditions, or more kilometres." if query.conditions else hint
             raise EmptyCatalogError(answer.notes[-1], hint=hint)
         return answer
+
+    def add_items(self, items: Iterable[Item]) -> Added:
+        """Add or replace items, durably; see `genrec.assortment.add_items`. The next search sees them."""
+        added = add_items(self.store, self.catalog, items)
+        if self.engine is not None:
+            self.encoded.grow()
+        return added
+
+    def retire_items(self, item_ids: Iterable[str]) -> set[str]:
+        """Take items off offer, durably; see `genrec.assortment.retire_items`. The next search leaves them out."""
+        return retire_items(self.store, self.catalog, item_ids)
 
     def recommend_many(self, queries: Iterable[Query], *, trace: Trace | None = None) -> list[Recommendation]:
         """Recommend to several people in one run of the engine.
@@ -150,7 +187,7 @@ class Recommender:
             One recommendation for each query, in their order.
 
         Raises:
-            ConfigError: If a query's `at` cannot be read.
+            ConfigError: If a query's `at` cannot be read, or a filter asks for what no item has.
         """
         drafts = [self._look_back(query, trace or _ignore) for query in queries]
         self._write(drafts)
@@ -218,14 +255,23 @@ class Recommender:
                 f"Nothing that {query.user_id} did before {at:%Y-%m-%d %H:%M} is known: "
                 f"recommended from {based_on} alone."
             )
-        live = None
-        if query.exclude_seen:
-            seen = self.store.item_ids(query.user_id, at)
-            live = np.array([item.item_id not in seen for item in self.catalog.items])
-            if not live.any():
-                notes.append(f"No item is left for {query.user_id}, who already has all {len(live)} of the catalogue.")
+        trie = self.encoded.trie if self.engine is not None else None
+        n_items = len(self.catalog) if trie is None else trie.n_leaves
+        seen = self.store.item_ids(query.user_id, at) if query.exclude_seen else ()
+        live = self.filters.live(
+            n_items,
+            categories=query.categories,
+            where=query.where,
+            near=query.near,
+            within_km=query.within_km,
+            without=(self.catalog.row[item_id] for item_id in seen if item_id in self.catalog.row),
+        )
+        if live is not None and not live.any():
+            notes.append(_nothing_left(query, n_items))
         now = Context(time_zone=zone, place=query.place, device=query.device)
-        draft = _Draft(query=query, show=show, notes=notes, history=history, now=now, live=live)
+        draft = _Draft(
+            query=query, show=show, notes=notes, history=history, now=now, trie=trie, n_items=n_items, live=live
+        )
         draft.done("history", history, time.perf_counter() - started_s)
         return draft
 
@@ -242,7 +288,7 @@ class Recommender:
                 self.encoded,
                 self.engine.tokenizer,
                 words=self.words,
-                max_tokens=self.max_tokens,
+                max_tokens=min(self.max_tokens, self.engine.max_tokens - self.encoded.longest),
             )
             draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
 
@@ -260,9 +306,10 @@ class Recommender:
 
     def _searching(self, draft: _Draft) -> Search[Ranking]:
         """The search for one person; the prior is asked when the engine begins it, not for all people beforehand."""
+        assert draft.trie is not None
         return (
             yield from search(
-                self.encoded.trie,
+                draft.trie,
                 k=n_candidates(self.rerankers, draft.query.k),
                 scoring=self.scoring,
                 live=draft.live,
@@ -272,14 +319,18 @@ class Recommender:
 
     def _by_prior(self, draft: _Draft) -> Ranking:
         log_mass = self._log_mass(draft)
-        possible = log_mass > -np.inf
-        rows = np.flatnonzero(possible if draft.live is None else possible & draft.live)
-        best = rows[np.argsort(-log_mass[rows], kind="stable")][: n_candidates(self.rerankers, draft.query.k)]
+        if draft.live is not None:
+            log_mass = np.where(draft.live, log_mass, -np.inf)
+        best = _best(log_mass, n_candidates(self.rerankers, draft.query.k))
         return Ranking(rows=best, logprobs=log_mass[best], n_rounds=0, n_opened=0)
 
     def _log_mass(self, draft: _Draft) -> np.ndarray:
         assert self.prior is not None
-        return self.prior.log_mass(draft.history, draft.now)
+        log_mass = self.prior.log_mass(draft.history, draft.now)
+        if (n_lacking := draft.n_items - len(log_mass)) > 0:  # the prior was fitted before they came
+            least = log_mass.min(where=log_mass > -np.inf, initial=0.0)
+            log_mass = np.pad(log_mass, (0, n_lacking), constant_values=least)
+        return log_mass[: draft.n_items]
 
     def _finish(self, draft: _Draft, ranking: Ranking) -> Recommendation:
         """Stage 4: the list that the person gets."""
@@ -331,6 +382,29 @@ class Recommender:
             probability=float(np.exp(logprob)) if is_distribution else None,
             score=logprob,
         )
+
+
+def _best(weights: np.ndarray, k: int) -> np.ndarray:
+    """The rows of the k largest weights, best first, equal ones by row; impossible ones are left out. Int64."""
+    least = -np.inf
+    if len(weights) > _STRETCH * k:  # at least k weights reach the k-th best of the bests of stretches
+        bests = np.maximum.reduceat(weights, np.arange(0, len(weights), _STRETCH))
+        least = np.sort(bests)[-k]
+    above = np.flatnonzero(weights > least)
+    above = above[np.argsort(-weights[above], kind="stable")]
+    if least == -np.inf or len(above) >= k:
+        return above[:k]
+    return np.concatenate([above, np.flatnonzero(weights == least)[: k - len(above)]])
+
+
+def _nothing_left(query: Query, n_items: int) -> str:
+    """Why no item can be recommended."""
+    if query.conditions:
+        beside = f" that {query.user_id} does not have yet" if query.exclude_seen else ""
+        return f"No item is left for {query.user_id}: none is on offer {query.conditions}{beside}."
+    if query.exclude_seen:
+        return f"No item is left for {query.user_id}, who already has all {n_items} of the catalogue."
+    return f"No item is left for {query.user_id}: all {n_items} of the catalogue are retired."
 
 
 def _instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:

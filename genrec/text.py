@@ -24,7 +24,8 @@ def clean(text: str, *, max_chars: int = 80) -> str:
         One line, possibly empty.
     """
     text = unicodedata.normalize("NFC", text[: 8 * max_chars])
-    text = "".join(" " if unicodedata.category(c)[0] in "ZC" and c not in _JOINERS else c for c in text)
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c)[0] in "ZC" and c not in _JOINERS else c for c in text)
     while (without := _CHAT_MARKER.sub(" ", text)) != text:
         text = without
     text = " ".join(text.translate(_REPLACED).split())

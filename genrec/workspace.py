@@ -22,8 +22,7 @@ from genrec.context import Words
 from genrec.decoding.scoring import Scoring
 from genrec.engines.base import Engine
 from genrec.engines.quiet import quiet_start
-from genrec.errors import ConfigError, StoreError
-from genrec.events import items_of
+from genrec.errors import ConfigError, TextTakenError
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
@@ -90,10 +89,10 @@ class Workspace:
         """The store's items with their texts; newcomers' texts are assigned and saved."""
         with self._loading("catalog"):
             for attempt in range(3):
-                catalog = Catalog.of(items_of(self.store.items()), self.store.texts())
+                catalog = Catalog.read(self.store.items(), self.store.texts(), retired=self.store.retired())
                 try:
                     self.store.save_texts(catalog.new_texts)
-                except StoreError:  # another process assigned texts between our reading and our saving
+                except TextTakenError:  # another process assigned texts between our reading and our saving
                     if attempt == 2:
                         raise
                 else:

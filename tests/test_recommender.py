@@ -32,6 +32,7 @@ from genrec.priors.popularity import Popularity
 from genrec.prompt import bundled_prompts, load_template
 from genrec.recommendation import Query, Recommendation
 from genrec.recommender import Recommender
+from genrec.recommender import _best as best_rows
 from genrec.rerank import Candidate, Diversity, Reranker
 from genrec.store import Store
 from tests.support import corner_shop
@@ -450,3 +451,108 @@ def test_the_public_names_are_there() -> None:
     assert all(getattr(genrec, name) is not None for name in genrec.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = genrec.nonsense
+
+
+# A catalogue that changes
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[tuple[Store, Catalog]]:
+    with Store.open(tmp_path / "genrec.db") as store:
+        corner_shop.fill(store)
+        yield store, Catalog.read(store.items(), store.texts(), retired=store.retired())
+
+
+def test_an_item_is_recommended_as_soon_as_it_is_added_and_no_longer_when_it_is_retired(
+    growing: tuple[Store, Catalog], engine: TransformersEngine
+) -> None:
+    store, catalog = growing
+    prior = Popularity(strength=1.0)
+    prior.fit(catalog, store.events())
+    kefir = Item(item_id="i-kefir", title="Kefir", category="dairy", attributes={"tenant": "a"})
+    recommenders = [
+        Recommender(store=store, catalog=catalog, prior=prior),
+        by_model(store, catalog, engine, prior=prior),
+        by_model(store, catalog, engine, prior=prior, scoring=Scoring(name="masked")),
+        by_model(store, catalog, engine),
+    ]
+    for number, recommender in enumerate(recommenders):
+        assert len(recommender.recommend("bob", at=LATER, k=99).items) == 5
+        if number:
+            assert recommender.add_items([kefir]).rows == {}
+        else:
+            assert recommender.add_items([kefir]).rows == {"i-kefir": 5}
+        answer = recommender.recommend("bob", at=LATER, k=99)
+        assert set(titles(answer)) == {"Milk", "Bread", "Beer", "Eggs", "Tea", "Kefir"}
+        if answer.items[0].probability is not None:
+            assert sum(item.probability or 0 for item in answer.items) == pytest.approx(1)
+        assert titles(recommender.recommend("bob", at=LATER, where={"tenant": "a"})) == ["Kefir"]
+        assert recommender.retire_items(["i-kefir", "i-nothing"]) == {"i-kefir"}
+        assert "Kefir" not in titles(recommender.recommend("bob", at=LATER, k=99))
+        assert len(recommender.recommend("bob", at=LATER, k=99).items) == 5
+
+
+def test_a_search_under_way_keeps_the_catalogue_it_began_with(
+    growing: tuple[Store, Catalog], engine: TransformersEngine
+) -> None:
+    store, catalog = growing
+    prior = Popularity(strength=1.0)
+    prior.fit(catalog, store.events())
+    recommender = by_model(store, catalog, engine, prior=prior)
+
+    class Adding(type(recommender.prior)):  # type: ignore[misc]
+        """Adds an item while the search is being set up."""
+
+        def log_mass(self, history: History, now: Context) -> np.ndarray:
+            recommender.add_items([Item(item_id=f"i-{len(catalog)}", title=f"Kefir {len(catalog)}")])
+            mass: np.ndarray = super().log_mass(history, now)
+            return mass
+
+    recommender.prior = Adding(strength=1.0)
+    recommender.prior.fit(catalog, store.events())
+    assert len(recommender.recommend("bob", at=LATER, k=99).items) == 5
+    assert len(recommender.recommend("bob", at=LATER, k=99).items) == 6
+
+
+def test_a_prior_that_knows_nothing_of_newcomers_gives_them_its_least(growing: tuple[Store, Catalog]) -> None:
+    class Fixed(Prior):
+        def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+            self.n = len(catalog)
+
+        def log_mass(self, history: History, now: Context) -> np.ndarray:
+            mass: np.ndarray = np.log(np.arange(self.n, 0, -1) / self.n)
+            mass[2] = -np.inf
+            return mass
+
+    store, catalog = growing
+    prior = Fixed()
+    prior.fit(catalog, [])
+    recommender = Recommender(store=store, catalog=catalog, prior=prior)
+    recommender.add_items([Item(item_id="i-kefir", title="Kefir")])
+    answer = recommender.recommend("bob", at=LATER, k=99)
+    assert titles(answer) == ["Milk", "Bread", "Eggs", "Tea", "Kefir"]
+    assert answer.items[3].logprob == answer.items[4].logprob
+
+
+def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
+    store, catalog = growing
+    prior = Popularity(strength=1.0)
+    prior.fit(catalog, store.events())
+    recommender = Recommender(store=store, catalog=catalog, prior=prior)
+    with pytest.raises(
+        EmptyCatalogError, match="none is on offer in the category bakery that ann does not have yet"
+    ) as caught:
+        recommender.recommend("ann", at=LATER, categories=["bakery"], exclude_seen=True)
+    assert caught.value.hint == "Ask for less: fewer conditions, or more kilometres."
+    recommender.retire_items(catalog.item_ids)
+    with pytest.raises(EmptyCatalogError, match="all 5 of the catalogue are retired"):
+        recommender.recommend("ann", at=LATER)
+
+
+@given(st.lists(st.sampled_from([-np.inf, -3.0, -2.0, -1.0]) | st.floats(-9, 0), max_size=30), st.integers(1, 12))
+def test_the_best_are_those_of_a_stable_sort(weights: list[float], k: int) -> None:
+    few = np.array(weights, float)
+    rng = np.random.default_rng(k)
+    for some in (few, rng.permutation(np.append(few, np.full(3_000, -2.0))), rng.normal(size=4_000).round(1)):
+        expected = [row for row in np.argsort(-some, kind="stable") if some[row] > -np.inf][:k]
+        assert best_rows(some, k).tolist() == expected

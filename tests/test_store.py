@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import uuid4
@@ -384,6 +384,56 @@ def test_a_text_is_assigned_for_good(store: Store) -> None:
     with pytest.raises(StoreError, match="'i4' cannot get the text 'Alien': that text belongs to item 'i2'"):
         store.save_texts({"i5": "Dune", "i4": "Alien"})
     assert store.texts() == expected
+
+
+def test_the_texts_of_some_items(store: Store) -> None:
+    store.save_texts({f"i{n}": f"text {n}" for n in range(2_500)})
+    assert store.texts(["i7", "gone", "i2400"]) == {"i7": "text 7", "i2400": "text 2400"}
+    assert store.texts([]) == {}
+    assert len(store.texts(f"i{n}" for n in range(2_500))) == 2_500
+
+
+def test_items_and_their_texts_are_added_together_or_not_at_all(store: Store) -> None:
+    heat, dune = Item(item_id="i1", title="Heat"), Item(item_id="i2", title="Dune")
+    store.add_items(batch("items", [heat]), {"i1": "Heat"})
+    with pytest.raises(StoreError, match="that text belongs to item 'i1'"):
+        store.add_items(batch("items", [dune]), {"i2": "Heat"})
+    assert store.texts() == {"i1": "Heat"}
+    assert [row["item_id"] for rows in store.items() for row in rows.to_pylist()] == ["i1"]
+    with pytest.raises(DataError, match="NUL"):
+        store.add_items(batch("items", [Item(item_id="i3", title="\0")]), {"i3": "x"})
+
+
+# Retiring
+
+
+def test_a_retired_item_keeps_its_row_and_text_and_comes_back_when_it_is_put(store: Store) -> None:
+    some = [Item(item_id=f"i{n}", title=f"Title {n}") for n in range(3)]
+    store.put("items", [batch("items", some)])
+    store.save_texts({"i1": "Title 1"})
+    assert store.retired() == set()
+    assert store.retire(["i1", "i2", "nobody"]) == {"i1", "i2"}
+    assert store.retire(["i1"]) == {"i1"}
+    assert store.retired() == {"i1", "i2"}
+    assert store.texts() == {"i1": "Title 1"}
+    assert sum(rows.num_rows for rows in store.items()) == 3
+    store.put("items", [batch("items", some[1:2])])
+    assert store.retired() == {"i2"}
+    store.add_items(batch("items", some[2:]), {})
+    assert store.retired() == set()
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    with Store.open(file) as store:
+        store.put("items", [batch("items", [Item(item_id="i1", title="Heat")])])
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DROP INDEX items_retired")
+        connection.execute("ALTER TABLE items DROP COLUMN retired_at")
+        connection.execute("UPDATE genrec_version SET version_num = '0001'")
+    with Store.open(file) as store:
+        assert store.retired() == set()
+        assert store.retire(["i1"]) == {"i1"}
 
 
 # Forgetting

@@ -19,6 +19,7 @@ hostile = st.one_of(
 @given(hostile, st.integers(1, 60))
 def test_what_is_cleaned_is_one_short_safe_line_and_stays_as_it_is(text: str, max_chars: int) -> None:
     cleaned = clean(text, max_chars=max_chars)
+    assert text.isprintable() == all(c == " " or unicodedata.category(c)[0] not in "ZC" for c in text)
     assert clean(cleaned, max_chars=max_chars) == cleaned
     assert len(cleaned) <= max_chars
     assert not set(unicodedata.normalize("NFKC", cleaned)) & set("|;\n\r\t")

@@ -7,9 +7,21 @@ figures; `report` adds what is needed to judge and repeat them.
 
 from __future__ import annotations
 
-from genrec.bench.catalogue import catalogue
+from genrec.bench.catalogue import Big, big_catalogue, catalogue
 from genrec.bench.decode import decode, peer, queries
 from genrec.bench.exact import brute_force, exact
 from genrec.bench.report import Row, Say, report
 
-__all__ = ["Row", "Say", "brute_force", "catalogue", "decode", "exact", "peer", "queries", "report"]
+__all__ = [
+    "Big",
+    "Row",
+    "Say",
+    "big_catalogue",
+    "brute_force",
+    "catalogue",
+    "decode",
+    "exact",
+    "peer",
+    "queries",
+    "report",
+]

@@ -25,6 +25,33 @@ BATCH = 64
 """People answered in one run of the engine; a file of users is written batch by batch."""
 
 
+class Place(click.ParamType[tuple[float, float]]):
+    """Degrees north and east."""
+
+    name = "LAT,LON"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Two numbers with a comma between them."""
+        try:
+            north, east = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a latitude and a longitude, such as 48.85,2.35", param, ctx)
+        return north, east
+
+
+class Attribute(click.ParamType[tuple[str, str]]):
+    """An attribute's name and value."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """What stands before and behind the first equals sign."""
+        name, is_there, wanted = str(value).partition("=")
+        if not is_there:
+            self.fail(f"{value!r} has no value; write it like available=yes", param, ctx)
+        return name.strip(), wanted.strip()
+
+
 @click.command("recommend", no_args_is_help=True)
 @click.argument("users", metavar="[USER]...", nargs=-1)
 @click.option(
@@ -37,6 +64,10 @@ BATCH = 64
 @click.option(
     "--exclude-seen/--include-seen", default=False, help="Leave out what the person already has. [default: include]"
 )
+@click.option("--category", "categories", multiple=True, help="Only items of this category; more than one: of any.")
+@click.option("--where", type=Attribute(), multiple=True, help="Only items with this attribute; more than one: all.")
+@click.option("--near", type=Place(), help="Only items near this place, by their latitude and longitude.")
+@click.option("--within-km", type=float, metavar="KM", help="How near.")
 @click.option("--engine", metavar="NAME", help="auto, vllm, transformers, or none for the prior alone.")
 @click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
 @click.option("--scoring", type=click.Choice(["auto", "joint", "masked", "fused"]), help="What a step is worth.")
@@ -56,6 +87,10 @@ def command(
     device: str | None,
     k: int | None,
     exclude_seen: bool,
+    categories: tuple[str, ...],
+    where: tuple[tuple[str, str], ...],
+    near: tuple[float, float] | None,
+    within_km: float | None,
     engine: str | None,
     model: str | None,
     scoring: str | None,
@@ -70,6 +105,7 @@ def command(
     genrec recommend 1985
     genrec recommend 1985 --at 2017-11-22T18:00 --place "store 406" --trace
     genrec recommend --users users.txt --out lists.parquet
+    genrec recommend 1985 --category dairy --where available=yes --near 40.71,-74.01 --within-km 5
 
     With --json every person is one JSON object on a line of its own (JSON Lines). A time without a zone is read on the
     person's own clock, or the workspace's.
@@ -89,6 +125,10 @@ def command(
                 place=place,
                 device=device,
                 exclude_seen=exclude_seen,
+                categories=categories,
+                where=dict(where),
+                near=near,
+                within_km=within_km,
             )
             for user_id in [*users, *listed]
         ]

@@ -8,7 +8,8 @@ only: no text, no order, no time of day.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -40,17 +41,16 @@ class Popularity(Prior):
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.floor > 0):
             raise ConfigError("the prior 'popularity' needs a strength and a floor above 0")
-        self._row: Mapping[str, int] = {}
+        self._catalog = Catalog()
         self._at = np.empty(0, "datetime64[us]")
         """Instants of all events, ascending."""
         self._rows = np.empty(0, np.int32)
         """Catalogue row of each of them."""
-        self._counted = (0, np.empty(0, np.int64))
-        """How many events were counted last, and how often each item was among them."""
+        self._counted = _Counted(n_events=0, counts=np.empty(0, np.int64), log=np.empty(0))
 
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Remember when each item was taken; see `Prior.fit`."""
-        item_ids = pa.array([item.item_id for item in catalog.items], pa.string())
+        item_ids = pa.array(catalog.item_ids, pa.string())
         instants, rows = [np.empty(0, "datetime64[us]")], [np.empty(0, np.int32)]
         for batch in events:
             row = pc.index_in(batch["item_id"], value_set=item_ids)  # null where the catalogue lacks the item
@@ -59,27 +59,42 @@ class Popularity(Prior):
             instants.append(batch["at"].filter(known).cast(pa.timestamp("us")).to_numpy())
         at = np.concatenate(instants)
         order = np.argsort(at, kind="stable")
-        self._at, self._rows, self._row = at[order], np.concatenate(rows)[order], catalog.row
-        self._counted = (0, np.zeros(len(catalog), np.int64))
+        self._at, self._rows, self._catalog = at[order], np.concatenate(rows)[order], catalog
+        self._counted = _Counted(n_events=0, counts=np.empty(0, np.int64), log=np.empty(0))
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
-        popularity = self._counts_before(history.at) + self.floor
-        mass = popularity * (self.strength / popularity.sum())
-        for moment in history.moments:
-            for item_id in moment.item_ids:
-                if item_id in self._row:
-                    mass[self._row[item_id]] += 1.0
-        log_mass: np.ndarray = np.log(mass) - np.log(mass.sum())
+        counted = self._counted_before(history.at)
+        counts, row = counted.counts, self._catalog.row
+        own = Counter(row.get(item_id, -1) for moment in history.moments for item_id in moment.item_ids)
+        rows = np.array([r for r in own if 0 <= r < len(counts)], np.int64)
+        n_own = np.array([own[r] for r in rows.tolist()], np.float64)
+        share = self.strength / (counts.sum() + self.floor * len(counts))
+        log_mass: np.ndarray = counted.log + (np.log(share) - np.log(self.strength + n_own.sum()))
+        log_mass[rows] = np.log((counts[rows] + self.floor) * share + n_own) - np.log(self.strength + n_own.sum())
         return log_mass
 
-    def _counts_before(self, at: datetime) -> np.ndarray:
+    def _counted_before(self, at: datetime) -> _Counted:
         """How often each item was taken strictly before `at`; goes on from the last count where that is less work."""
         n = int(np.searchsorted(self._at, np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us"), side="left"))
-        n_before, counts = self._counted
+        last, n_items = self._counted, len(self._catalog)
+        if (last.n_events, len(last.counts)) == (n, n_items):
+            return last
+        n_before, counts = last.n_events, last.counts
         if n_before > n:
             n_before, counts = 0, np.zeros_like(counts)
-        if n > n_before:
-            counts = counts + np.bincount(self._rows[n_before:n], minlength=len(counts))
-        self._counted = (n, counts)
-        return counts
+        counts = np.pad(counts, (0, n_items - len(counts)))  # items that were added since
+        counts += np.bincount(self._rows[n_before:n], minlength=n_items)
+        self._counted = counted = _Counted(n_events=n, counts=counts, log=np.log(counts + self.floor))
+        return counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """Events up to an instant, by item."""
+
+    n_events: int
+    counts: np.ndarray
+    """How often each item was taken, shape ``(n_items,)``, int64."""
+    log: np.ndarray
+    """Logarithm of that and the floor, same shape."""

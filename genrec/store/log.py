@@ -1,7 +1,7 @@
 """The one object of the store: append and put, read back as of an instant, forget.
 
 Gives back what was put in and nothing it concluded from it; moments, windows in tokens and catalogues are made by
-others. What `append`, `put`, `save_texts` and `forget` did is on the disk when they return.
+others. What `append`, `put`, `add_items`, `retire`, `save_texts` and `forget` did is on the disk when they return.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, Select, Table, delete, func, or_, select, text, union
+from sqlalchemy import Connection, Engine, Select, Table, delete, func, or_, select, text, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from genrec.errors import DataError, StoreError
+from genrec.errors import DataError, StoreError, TextTakenError
 from genrec.events import SCHEMAS, Event, Kind, User, event_of, from_json
 from genrec.store.append import Appended, append_batch
 from genrec.store.connection import connect, outside_transactions, writing
 from genrec.store.rows import Names, check
 from genrec.store.summary import Summary, summarise
-from genrec.store.tables import CURRENT, edges, events, item_texts, items, metadata, sources, users
+from genrec.store.tables import CURRENT, RETIRED, edges, events, item_texts, items, metadata, sources, users
 
 _BATCH = 20_000  # rows of a record batch read back, and of a statement that writes
+_NAMED = 1_000  # ids named in one statement
 _KEYS = {"items": ["item_id"], "users": ["user_id"], "edges": ["from_id", "to_id", "kind"]}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -122,6 +124,8 @@ class Store:
     def put(self, kind: Literal["items", "users", "edges"], batches: Iterable[pa.RecordBatch]) -> int:
         """Add or replace items (by id), users (by id) or edges (by both ends and kind), one transaction a batch.
 
+        A retired item that is put again is on offer again.
+
         Returns:
             How many rows were put.
 
@@ -129,17 +133,59 @@ class Store:
             DataError: If a batch cannot be stored as it is; the batches before it stay.
             StoreError: If the database fails; the batches before stay.
         """
-        statement = self._insert(metadata.tables[kind])
-        values = {name: statement.excluded[name] for name in SCHEMAS[kind].names if name not in _KEYS[kind]}
-        upsert = statement.on_conflict_do_update(index_elements=_KEYS[kind], set_=values)
         n = 0
         for rows in batches:
             check(kind, rows)
             with writing(self._engine) as connection, connection.begin():
-                for start in range(0, rows.num_rows, _BATCH):
-                    connection.execute(upsert, rows.slice(start, _BATCH).to_pylist())
+                self._put(connection, kind, rows)
             n += rows.num_rows
         return n
+
+    def _put(self, connection: Connection, kind: Literal["items", "users", "edges"], rows: pa.RecordBatch) -> None:
+        statement = self._insert(metadata.tables[kind])
+        values: dict[str, Any] = {n: statement.excluded[n] for n in SCHEMAS[kind].names if n not in _KEYS[kind]}
+        if kind == "items":
+            values["retired_at"] = None
+        upsert = statement.on_conflict_do_update(index_elements=_KEYS[kind], set_=values)
+        for start in range(0, rows.num_rows, _BATCH):
+            connection.execute(upsert, rows.slice(start, _BATCH).to_pylist())
+
+    def add_items(self, rows: pa.RecordBatch, texts: Mapping[str, str]) -> None:
+        """Add or replace items and assign texts, all in one transaction.
+
+        Args:
+            rows: A record batch of ``SCHEMAS["items"]``.
+            texts: As for `save_texts`.
+
+        Raises:
+            DataError: If the batch cannot be stored as it is.
+            TextTakenError: If an item has another text, or a text belongs to another item; then nothing is stored.
+            StoreError: If the database fails; then nothing is stored.
+        """
+        check("items", rows)
+        with writing(self._engine) as connection, connection.begin():
+            self._put(connection, "items", rows)
+            self._save_texts(connection, texts)
+
+    def retire(self, item_ids: Iterable[str]) -> set[str]:
+        """Take items off offer; they keep their texts and come back when they are put again.
+
+        Returns:
+            Those of the ids that the store has, retired before or just now.
+        """
+        known: set[str] = set()
+        now = _microseconds(datetime.now(UTC))
+        with writing(self._engine) as connection, connection.begin():
+            for some in _pieces(item_ids):
+                known |= set(connection.execute(select(items.c.item_id).where(items.c.item_id.in_(some))).scalars())
+                on_offer = items.c.item_id.in_(some), items.c.retired_at.is_(None)
+                connection.execute(update(items).where(*on_offer).values(retired_at=now))
+        return known
+
+    def retired(self) -> set[str]:
+        """The items that are no longer on offer."""
+        with self._engine.begin() as connection:
+            return set(connection.execute(select(items.c.item_id).where(RETIRED)).scalars())
 
     def history(self, user_id: str, at: datetime, *, max_events: int) -> list[Event]:
         """A person's events strictly before an instant, oldest first.
@@ -241,14 +287,16 @@ class Store:
         with self._engine.begin() as connection:
             return list(connection.execute(query).scalars())
 
-    def texts(self) -> dict[str, str]:
-        """The text assigned to each item, by item id."""
+    def texts(self, item_ids: Iterable[str] | None = None) -> dict[str, str]:
+        """The text assigned to each item, by item id; of all items when omitted."""
         with self._engine.begin() as connection:
-            return self._texts(connection)
+            return self._texts(connection, item_ids)
 
     @staticmethod
-    def _texts(connection: Connection) -> dict[str, str]:
-        return {row.item_id: row.text for row in connection.execute(select(item_texts))}
+    def _texts(connection: Connection, item_ids: Iterable[str] | None = None) -> dict[str, str]:
+        query = select(item_texts.c.item_id, item_texts.c.text)
+        named = [query] if item_ids is None else [query.where(item_texts.c.item_id.in_(s)) for s in _pieces(item_ids)]
+        return {item_id: text for one in named for item_id, text in connection.execute(one).all()}
 
     def save_texts(self, texts: Mapping[str, str]) -> None:
         """Assign texts to items, for good; all of them or none.
@@ -257,26 +305,29 @@ class Store:
             texts: Item id → text. Saving an assignment again does no harm.
 
         Raises:
-            StoreError: If an item has another text, or a text belongs to another item.
+            TextTakenError: If an item has another text, or a text belongs to another item.
         """
+        with writing(self._engine) as connection, connection.begin():
+            self._save_texts(connection, texts)
+
+    def _save_texts(self, connection: Connection, texts: Mapping[str, str]) -> None:
         if not texts:
             return
-        with writing(self._engine) as connection, connection.begin():
-            rows = [{"item_id": item_id, "text": text} for item_id, text in texts.items()]
-            connection.execute(self._insert(item_texts).on_conflict_do_nothing(), rows)
-            stored = self._texts(connection)
-            for item_id, wanted in texts.items():
-                if stored.get(item_id) != wanted:
-                    owner = next((item for item, text in stored.items() if text == wanted), None)
-                    why = (
-                        f"it has the text {stored[item_id]!r}, which never changes"
-                        if item_id in stored
-                        else f"that text belongs to item {owner!r}"
-                    )
-                    raise StoreError(
-                        f"item {item_id!r} cannot get the text {wanted!r}: {why}",
-                        hint="Another process may have assigned texts meanwhile; read them again and retry.",
-                    )
+        rows = [{"item_id": item_id, "text": text} for item_id, text in texts.items()]
+        connection.execute(self._insert(item_texts).on_conflict_do_nothing(), rows)
+        stored = self._texts(connection, texts if len(texts) < _BATCH else None)
+        for item_id, wanted in texts.items():
+            if stored.get(item_id) != wanted:
+                owner = select(item_texts.c.item_id).where(item_texts.c.text == wanted)
+                why = (
+                    f"it has the text {stored[item_id]!r}, which never changes"
+                    if item_id in stored
+                    else f"that text belongs to item {connection.execute(owner).scalar()!r}"
+                )
+                raise TextTakenError(
+                    f"item {item_id!r} cannot get the text {wanted!r}: {why}",
+                    hint="Another process may have assigned texts meanwhile; read them again and retry.",
+                )
 
     def forget(self, user_id: str) -> Forgotten:
         """Delete a person: their events in every version, their row, their relations from and to others.
@@ -312,6 +363,13 @@ class Store:
         """Count what is there."""
         with self._engine.begin() as connection:
             return summarise(connection)
+
+
+def _pieces(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Ids in lists short enough for one statement."""
+    waiting = iter(ids)
+    while some := list(islice(waiting, _NAMED)):
+        yield some
 
 
 def _microseconds(at: datetime) -> int:

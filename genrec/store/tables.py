@@ -26,6 +26,8 @@ TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 SEQ = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only where the type is called INTEGER
 CURRENT = text("is_current")
 """Condition on `events`: not superseded by a correction. Written as in the indexes, or SQLite would not use them."""
+RETIRED = text("retired_at IS NOT NULL")
+"""Condition on `items`: no longer on offer. Written as in its index."""
 
 metadata = MetaData()
 
@@ -68,6 +70,8 @@ items = Table(
     Column("title", TEXT, nullable=False),
     Column("category", TEXT),
     Column("attributes", TEXT),
+    Column("retired_at", BigInteger),  # null: on offer
+    Index("items_retired", "retired_at", sqlite_where=RETIRED, postgresql_where=RETIRED),
 )
 
 users = Table(

@@ -200,6 +200,14 @@ def _products() -> pa.Table:
     return _table("products", ["product_id", "product_type", "product_category", "department"])
 
 
+def descriptions() -> list[str]:
+    """How the products are described, each way once: type and package size."""
+    columns = ["product_type", "package_size"]
+    ways = _table("products", columns).group_by(columns, use_threads=False).aggregate([]).to_pylist()
+    named = [(way["product_type"], way["package_size"]) for way in ways if way["product_type"]]
+    return list(dict.fromkeys(f"{readable(type_)}, {size}" if size else readable(type_) for type_, size in named))
+
+
 def _sample(n: int | None) -> list[int]:
     """The first households in the order of a hash of their number."""
     everyone: list[int] = pc.unique(_table("transactions", ["household_id"])["household_id"]).to_pylist()

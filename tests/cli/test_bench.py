@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from genrec.bench import brute_force, exact
+from genrec.bench import big_catalogue, brute_force, exact
 from genrec.catalog import Catalog
 from genrec.cli import main
 from genrec.config import create_workspace
@@ -21,6 +21,7 @@ from genrec.engines.base import Search, T
 from genrec.engines.transformers import TransformersEngine
 from genrec.events import Event, Item, batch
 from genrec.store import Store
+from genrec.tokenizer import HfTokenizer
 
 WORDS = ["milk", "bread", "butter", "eggs", "cheese", "coffee", "tea", "sugar", "beer", "wine"]
 ITEMS = [Item(item_id=f"{a} {b}", title=f"{a} {b}") for a in WORDS for b in WORDS]
@@ -108,11 +109,25 @@ def test_brute_force_and_scoring_agree_and_a_wrong_engine_is_found_out(tiny_mode
         assert row["max_difference"] > 1e-3
 
 
-def test_catalogue_reports_its_steps(tiny_model: Path) -> None:
+def test_catalogue_reports_its_steps(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.catalog.MERGE_AT", 120)
     [row] = run("bench", "catalogue", "--items", "500", "--model", tiny_model, "--json")["rows"]  # type: ignore[misc]
-    assert row["n_items"] == 500
+    assert row["n_items"] == row["n_real_titles"] + row["n_made_up_titles"] == 500
     assert row["n_nodes"] > 500
-    assert {"texts_s", "tokens_s", "trie_s", "load_s", "megabytes"} <= set(row)
+    assert row["filters_s"].keys() == {"seen", "category", "tenant and availability", "distance", "all"}
+    steps = (
+        "put texts save_texts catalog fingerprint encode encode_again trie load prior search_setup recommend add merge"
+    )
+    assert {f"{step}_s" for step in steps.split()} <= set(row)
+    assert {"megabytes", "max_rss_gb"} <= set(row)
+
+
+def test_a_big_catalogue_is_ready_to_be_searched(tiny_tokenizer: HfTokenizer, tmp_path: Path) -> None:
+    with big_catalogue(tiny_tokenizer, tmp_path, n_items=300, titles=["Oat milk", "Rye bread", "Oat milk"]) as big:
+        assert big.n_real == 2
+        assert big.catalog.titles[:2] == ["Oat milk", "Rye bread"]
+        assert len(set(big.catalog.texts)) == big.encoded.trie.n_leaves == 300
+        assert big.store.summary().n_items == 300
 
 
 def test_too_few_people_to_measure_with(tmp_path: Path) -> None:

@@ -219,3 +219,40 @@ def test_rerankers_of_the_configuration_are_used(tmp_path: Path) -> None:
     shop = corner_shop.make_workspace(tmp_path / "shop", settings)
     done = recommend(shop, "cat", *LATER, "--json", "-k", "3")
     assert [item["title"] for item in json.loads(done.stdout)["items"]] == ["Milk", "Bread", "Beer"]
+
+
+# Filters
+
+
+def test_filters_narrow_the_list(shop: Path) -> None:
+    done = recommend(shop, "bob", *LATER, "--category", "dairy", "--category", "bakery", "--json")
+    assert [item["title"] for item in json.loads(done.stdout)["items"]] == ["Milk", "Bread", "Eggs"]
+
+
+def test_a_filter_that_no_item_can_pass_is_refused_with_advice(shop: Path) -> None:
+    done = recommend(shop, "bob", *LATER, "--category", "diary")
+    assert done.exit_code == 3
+    assert "no item has the category 'diary'" in done.stderr
+    assert 'Did you mean "dairy"?' in done.stderr
+    done = recommend(shop, "bob", *LATER, "--where", "tenant=a")
+    assert "no item has the attribute 'tenant'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--where", "available"], 2, "has no value"),
+        (["--near", "Paris"], 2, "is not a latitude and a longitude"),
+        (["--near", "48.85"], 2, "is not a latitude and a longitude"),
+        (["--near", "48.85,2.35"], 3, "how near is near?"),
+        (["--within-km", "3"], 3, "how near is near?"),
+        (["--near", "148.85,2.35", "--within-km", "3"], 3, "148.85,2.35 is no place on earth"),
+        (["--near", "48.85,2.35", "--within-km", "-3"], 3, "it must be above 0"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(
+    shop: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    done = recommend(shop, "bob", *LATER, *arguments)
+    assert done.exit_code == exit_code
+    assert message in done.stderr

@@ -119,3 +119,13 @@ def test_the_future_changes_nothing(
         with_future.log_mass(history(at_day, "beer"), Context()),
         fitted(*past).log_mass(history(at_day, "beer"), Context()),
     )
+
+
+def test_items_added_after_fitting_have_the_floor_and_their_own_counts() -> None:
+    catalog = Catalog.of([Item(item_id=name, title=name) for name in ("milk", "bread")])
+    prior = fitted(("milk", 1), ("milk", 2), ("bread", 3), catalog=catalog, floor=1.0, strength=6.0)
+    assert probabilities(prior, history(9)) == pytest.approx([3 / 5, 2 / 5])
+    catalog.add([Item(item_id="beer", title="beer")])
+    assert probabilities(prior, history(9)) == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+    assert probabilities(prior, history(9, "beer", "beer")) == pytest.approx([3 / 8, 2 / 8, 3 / 8])
+    assert probabilities(prior, history(2, "beer")) == pytest.approx([2 * 6 / 4 / 7, 1 * 6 / 4 / 7, (1 + 6 / 4) / 7])

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from genrec_completejourney import UNTYPED, ZONE, CompleteJourney, readable
+from genrec_completejourney import UNTYPED, ZONE, CompleteJourney, descriptions, readable
 
 from genrec.errors import ConfigError
 from genrec.events import Kind
@@ -131,3 +131,10 @@ def test_titles_say_what_a_thing_is() -> None:
 def test_a_negative_number_of_households_is_refused() -> None:
     with pytest.raises(ConfigError):
         CompleteJourney(households=-1)
+
+
+def test_products_are_described_each_way_once() -> None:
+    found = descriptions()
+    assert len(found) == len(set(found)) > 15_000
+    assert "grapes red, 18 LB" in found
+    assert all(found)

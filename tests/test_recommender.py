@@ -544,11 +544,16 @@ def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
     ) as caught:
         recommender.recommend("ann", at=LATER, categories=["bakery"], exclude_seen=True)
     assert caught.value.hint == "Ask for less: fewer conditions, or more kilometres."
+    recommender.add_items([Item(item_id="i-kefir", title="Kefir", attributes={"tenant": "a", "available": "yes"})])
+    where = {"tenant": "b", "available": "yes"}
+    with pytest.raises(EmptyCatalogError, match="none is on offer with tenant b and available yes"):
+        recommender.recommend("ann", at=LATER, where=where)
     recommender.retire_items(catalog.item_ids)
-    with pytest.raises(EmptyCatalogError, match="all 5 of the catalogue are retired"):
+    with pytest.raises(EmptyCatalogError, match="all 6 of the catalogue are retired"):
         recommender.recommend("ann", at=LATER)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([-np.inf, -3.0, -2.0, -1.0]) | st.floats(-9, 0), max_size=30), st.integers(1, 12))
 def test_the_best_are_those_of_a_stable_sort(weights: list[float], k: int) -> None:
     few = np.array(weights, float)

@@ -62,7 +62,8 @@ class Query:
         """What an item must be besides on offer, in words; empty when it need be nothing."""
         parts = ["among the candidates"] if self.candidates else []
         parts += [f"in the category {' or '.join(self.categories)}"] if self.categories else []
-        parts += [f"with the {name} {value}" for name, value in self.where.items()]
+        if self.where:
+            parts.append("with " + " and ".join(f"{name} {value}" for name, value in self.where.items()))
         if self.near is not None:
             parts.append(f"within {self.within_km:g} km of {self.near[0]:g},{self.near[1]:g}")
         return " ".join(parts)

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -517,6 +518,38 @@ def test_a_search_under_way_keeps_the_catalogue_it_began_with(
     assert len(recommender.recommend("bob", at=LATER, k=99).items) == 6
 
 
+def test_people_are_answered_while_items_come_and_go(growing: tuple[Store, Catalog]) -> None:
+    store, catalog = growing
+    prior = Popularity(strength=1.0)
+    prior.fit(catalog, store.events())
+    recommender = Recommender(store=store, catalog=catalog, prior=prior)
+    queries = [Query(user_id="ann", at=LATER, k=99), Query(user_id="bob", at=LATER, k=99, categories=("dairy",))]
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                for answer in recommender.recommend_many(queries):
+                    if not {"Milk", "Eggs"} <= set(titles(answer)):
+                        wrong.append(answer)
+        except Exception as error:
+            wrong.append(error)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    for n in range(40):
+        recommender.add_items([Item(item_id=f"i{n}", title=f"Kefir {n}", category="dairy")])
+        if n % 3 == 0:
+            recommender.retire_items([f"i{n}"])
+    done.set()
+    for asker in askers:
+        asker.join()
+    assert not wrong
+    assert len(recommender.recommend("ann", at=LATER, k=99).items) == 5 + 26
+
+
 def test_a_prior_that_knows_nothing_of_newcomers_gives_them_its_least(growing: tuple[Store, Catalog]) -> None:
     class Fixed(Prior):
         def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
@@ -547,11 +580,16 @@ def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
     ) as caught:
         recommender.recommend("ann", at=LATER, categories=["bakery"], exclude_seen=True)
     assert caught.value.hint == "Ask for less: fewer conditions, or more kilometres."
+    recommender.add_items([Item(item_id="i-kefir", title="Kefir", attributes={"tenant": "a", "available": "yes"})])
+    where = {"tenant": "b", "available": "yes"}
+    with pytest.raises(EmptyCatalogError, match="none is on offer with tenant b and available yes"):
+        recommender.recommend("ann", at=LATER, where=where)
     recommender.retire_items(catalog.item_ids)
-    with pytest.raises(EmptyCatalogError, match="all 5 of the catalogue are retired"):
+    with pytest.raises(EmptyCatalogError, match="all 6 of the catalogue are retired"):
         recommender.recommend("ann", at=LATER)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([-np.inf, -3.0, -2.0, -1.0]) | st.floats(-9, 0), max_size=30), st.integers(1, 12))
 def test_the_best_are_those_of_a_stable_sort(weights: list[float], k: int) -> None:
     few = np.array(weights, float)

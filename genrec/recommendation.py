@@ -72,7 +72,7 @@ class RankedItem:
     item_id: str
     title: str
     logprob: float
-    """What the scoring gives the item, nats."""
+    """What the scoring gives the item, nats; where titles were grounded, the logarithm of its share of their votes."""
     probability: float | None
     """``exp(logprob)`` where the scoring is a distribution over the catalogue, otherwise null."""
     score: float

@@ -116,7 +116,7 @@ def packaged(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         package="llm-tiny",
         version="1.0",
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
-        gguf="llm_tiny/tiny.gguf",
+        inside="llm_tiny/tiny.gguf",
         n_bytes=wheel.stat().st_size,
         licence="MIT",
         origin="example/tiny",

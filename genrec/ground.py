@@ -200,7 +200,8 @@ def _json_strings(answer: str) -> list[str]:
 
 
 def _tidied(title: str) -> str:
-    return _NUMBERING.sub("", title.strip(_EDGES)).strip(_EDGES)[:MAX_CHARS]
+    line = " ".join(title[: 4 * MAX_CHARS].split()).strip(_EDGES)
+    return _NUMBERING.sub("", line).strip(_EDGES)[:MAX_CHARS].rstrip()
 
 
 def _distinct(titles: Sequence[str]) -> dict[str, str]:

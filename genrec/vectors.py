@@ -74,9 +74,13 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of length 1, one for each text. Shape ``(n_texts, n_dims)``, float32."""
         vectors = self._model.encode(
-            list(texts), batch_size=128, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+            list(texts) or [""],  # for nothing it would make an array without dimensions
+            batch_size=128,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
         )
-        return np.asarray(vectors, np.float32).reshape(len(texts), -1)
+        return np.asarray(vectors, np.float32)[: len(texts)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,8 @@ MAX_TITLES = 200
 """Most titles read of one answer."""
 MAX_CHARS = 200
 """Most characters read of one title."""
-INSTRUCTION = """\
-Which items come next in the last line? Write the {n} most likely ones, the most likely first, one title a line, \
-{which}, and nothing else."""
-WHICH = {False: "worded as above where they stand above", True: "none that stands above"}
+INSTRUCTION = "(The {n} most likely {which}, the most likely first, each closed by a semicolon.)"
+WHICH = {False: "items", True: "items that were not named before"}
 """By whether only items that are new to the person are wanted."""
 
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
@@ -146,7 +144,10 @@ class Grounder:
 
 
 def question(prompt: Prompt, n_titles: int, *, new_only: bool = False) -> tuple[tuple[str, str], ...]:
-    """A prompt as a conversation: the instructions, the history and what to write.
+    """A prompt as a conversation in which the model has written every earlier line itself.
+
+    The context of a moment is the user's turn and its items are the assistant's, so the history shows the form of an
+    answer and the names that items go by.
 
     Args:
         prompt: Rendered for a model that goes on with its last line.
@@ -156,11 +157,16 @@ def question(prompt: Prompt, n_titles: int, *, new_only: bool = False) -> tuple[
     Returns:
         ``(role, text)`` turns that end in the user's.
     """
-    *turns, (role, text) = prompt.turns
-    if role != "user":
-        turns, text = [*turns, (role, text)], ""
-    parts = [text, "\n".join(prompt.lines), INSTRUCTION.format(n=n_titles, which=WHICH[new_only])]
-    return (*turns, ("user", "\n\n".join(part for part in parts if part)))
+    turns = [turn for turn in prompt.turns if turn[0] != "user"]
+    before = [text for role, text in prompt.turns if role == "user"]
+    for written in prompt.lines:
+        context, _, items = written.partition(BAR)
+        before.append(context.strip() or "…")
+        if items:
+            turns += [("user", "\n\n".join(before)), ("assistant", items.strip())]
+            before = []
+    ask = INSTRUCTION.format(n=n_titles, which=WHICH[new_only])
+    return (*turns, ("user", "\n\n".join([*before, ask])))
 
 
 def titles_of(answer: str) -> list[str]:

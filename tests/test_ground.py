@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,17 +160,20 @@ def prompt(*turns: tuple[str, str]) -> Prompt:
     )
 
 
-def test_the_question_ends_the_users_turn() -> None:
-    system, (role, text) = question(prompt(("system", "You know ann."), ("user", "Go on.")), 7)
-    assert system == ("system", "You know ann.")
+def test_every_earlier_line_is_a_pair_of_turns() -> None:
+    asked = question(prompt(("system", "You know ann."), ("user", "Go on.")), 7)
+    assert asked == (
+        ("system", "You know ann."),
+        ("user", "Go on.\n\nMonday"),
+        ("assistant", "Milk;"),
+        ("user", "Friday\n\n(The 7 most likely items, the most likely first, each closed by a semicolon.)"),
+    )
+
+
+def test_roles_alternate_whatever_the_history() -> None:
+    alone = replace(prompt(("user", "Go on.")), lines=("|",))
+    [(role, text)] = question(alone, 3, new_only=True)
     assert role == "user"
-    assert text.startswith("Go on.\n\nMonday | Milk;\nFriday |\n\nWhich items")
-    assert "Write the 7 most likely" in text
-    assert "worded as above" in text
-
-
-def test_a_template_without_a_users_turn_gets_one() -> None:
-    system, (role, text) = question(prompt(("system", "You know ann.")), 7, new_only=True)
-    assert (system, role) == (("system", "You know ann."), "user")
-    assert text.startswith("Monday | Milk;")
-    assert "none that stands above" in text
+    assert text.startswith("Go on.\n\n…\n\n(The 3 most likely items that were not named before")
+    unnamed = replace(prompt(), lines=("| Milk;", "| Bread;", "Friday |"))
+    assert [role for role, _ in question(unnamed, 3)] == ["user", "assistant", "user", "assistant", "user"]

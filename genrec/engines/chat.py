@@ -86,7 +86,7 @@ class Chat:
 
         Returns:
             The answers' texts, a list for each conversation, in the order given. An answer cut off for its length ends
-            with its last whole line.
+            with its last whole title.
 
         Raises:
             ModelError: If the client's package is missing, or the endpoint does not know the model.
@@ -209,8 +209,8 @@ class Chat:
                 f"{self._shown} answered with something that is no chat completion",
                 hint="Check base_url below [engines.chat] in genrec.toml: it must be an OpenAI-compatible endpoint.",
             ) from None
-        if choice.get("finish_reason") == "length" and "\n" in text.strip():
-            text = text.strip().rpartition("\n")[0]
+        if choice.get("finish_reason") == "length":
+            text = text[: max(text.rfind("\n"), text.rfind(";")) + 1] or text
         return text
 
 

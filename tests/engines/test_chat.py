@@ -146,8 +146,9 @@ def test_a_server_that_is_not_there() -> None:
     ("reply", "answer"),
     [
         (says(None), ""),
-        (says("Milk\nRye bre", finish_reason="length"), "Milk"),
-        (says("Milk\n", finish_reason="length"), "Milk\n"),
+        (says("Milk\nRye bre", finish_reason="length"), "Milk\n"),
+        (says("Milk; Rye bre", finish_reason="length"), "Milk;"),
+        (says("Milk", finish_reason="length"), "Milk"),
     ],
 )
 def test_answers_that_end_early(reply: Reply, answer: str) -> None:

@@ -144,7 +144,7 @@ class Chat:
                     f"{self._shown} gave no answer within {self.timeout_s:g} s",
                     hint="Raise timeout_s below [engines.chat] in genrec.toml.",
                 ) from None
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 if is_last:
                     raise EngineError(
                         f"{self._shown} cannot be reached: {error or type(error).__name__}",

@@ -84,11 +84,17 @@ class Grounder:
     """
 
     def __init__(self, catalog: Catalog, vectors: TextVectors | None = None, *, threshold: float = ALIKE) -> None:
-        self.vectors, self.threshold = vectors, threshold
+        self.catalog, self.vectors, self.threshold = catalog, vectors, threshold
         self._exact: dict[str, int] = {}
-        titles = [item.title for item in catalog.items]
-        for row, name in [*enumerate(catalog.texts), *enumerate(titles)]:  # texts are unique, so they come first
-            self._exact.setdefault(normalise(name), row)
+        self._n_known = 0
+        self._learn()
+
+    def _learn(self) -> None:
+        """Take in the names of items that came since the last time; their vectors come with the next start."""
+        known, self._n_known = self._n_known, len(self.catalog)
+        for names in (self.catalog.texts, self.catalog.titles):  # texts are unique, so they come first
+            for row in range(known, self._n_known):
+                self._exact.setdefault(normalise(names[row]), row)
 
     def ground(self, answers: Sequence[str], *, k: int, live: np.ndarray | None = None) -> Grounded:
         """Turn one person's answers into a list.
@@ -98,6 +104,7 @@ class Grounder:
             k: Most items.
             live: Which rows may be recommended; all when None. Others are left out, and no weight changes by that.
         """
+        self._learn()
         lists = [_distinct(titles_of(answer)) for answer in answers]
         exact = {key: row for titles in lists for key in titles if (row := self._look_up(titles[key])) is not None}
         near = self._near({key: title for titles in lists for key, title in titles.items() if key not in exact})
@@ -114,8 +121,8 @@ class Grounder:
                     named.add(row)
                     votes[row] = votes.get(row, 0.0) + 1 / place
         keys = [key for titles in lists for key in titles]
-        allowed = [row for row in votes if live is None or live[row]]
-        best = sorted(allowed, key=lambda row: -votes[row])[:k]  # of equals the one named first
+        barred = {row for row in votes if live is not None and not (row < len(live) and live[row])}
+        best = sorted((row for row in votes if row not in barred), key=lambda row: -votes[row])[:k]  # first named first
         return Grounded(
             rows=np.array(best, np.int64),
             weights=np.array([votes[row] / total for row in best], np.float64),
@@ -123,7 +130,7 @@ class Grounder:
             n_exact=sum(key in exact for key in keys),
             n_near=sum(key in near for key in keys),
             n_lost=sum(key not in found for key in keys),
-            n_barred=sum(key in found and live is not None and not live[found[key]] for key in keys),
+            n_barred=sum(found.get(key) in barred for key in keys),
         )
 
     def _look_up(self, title: str) -> int | None:

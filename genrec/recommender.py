@@ -183,7 +183,7 @@ class Recommender:
     def add_items(self, items: Iterable[Item]) -> Added:
         """Add or replace items, durably; see `genrec.assortment.add_items`. The next search sees them."""
         added = add_items(self.store, self.catalog, items)
-        if self.engine is not None:
+        if (self.engine or self.chat) is not None:
             self.encoded.grow()
         return added
 

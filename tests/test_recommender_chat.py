@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,7 +18,7 @@ from genrec.catalog import Catalog
 from genrec.cli import main
 from genrec.engines.chat import Chat
 from genrec.errors import ConfigError, EmptyCatalogError, ModelError
-from genrec.events import items_of
+from genrec.events import Item, items_of
 from genrec.prompt import Prompt, bundled_prompts, load_template
 from genrec.recommendation import Query
 from genrec.recommender import Recommender
@@ -106,6 +107,22 @@ def test_a_long_history_is_cut_to_the_budget(store: Store, endpoint: Endpoint) -
     long = by_chat(store, endpoint).prompts([Query(user_id="ann", at=LATER)])[0]
     assert len(short.turns) < len(long.turns)
     assert sum(len(text) for _, text in short.turns) < 320 + len(short.turns[-1][1])
+
+
+def test_newcomers_can_be_recommended_and_retired_items_cannot(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "genrec.db") as store, serving(lambda number, body: says("Kefir; Beer;")) as endpoint:
+        corner_shop.fill(store)
+        recommender = by_chat(store, endpoint)
+        recommender.add_items([Item(item_id="i-kefir", title="Kefir")])
+        assert [item.title for item in recommender.recommend("bob", at=LATER).items] == ["Kefir", "Beer"]
+        recommender.retire_items(["i-beer"])
+        assert [item.title for item in recommender.recommend("bob", at=LATER).items] == ["Kefir"]
+
+
+def test_it_answers_on_an_event_loop_too(store: Store, endpoint: Endpoint) -> None:
+    found = asyncio.run(by_chat(store, endpoint).answer(Query(user_id="bob", at=LATER)))
+    assert [item.title for item in found.items] == ["Beer", "Milk"]
+    assert list(found.timings_s) == ["history", "prompt", "ground", "rerank"]
 
 
 def test_parts_that_do_not_go_together(store: Store, endpoint: Endpoint) -> None:

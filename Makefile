@@ -34,8 +34,9 @@ lint: $(DONE)  ## Style, types and layers alone.
 
 install: $(DONE)  ## Make .venv and install everything, unless that is done.
 
-model: $(DONE)  ## Fetch the small language model that tests and demo use.
+model: $(DONE)  ## Fetch the small language and embedding models that tests and demo use.
 	@$(BIN)/genrec models get smollm2-135m
+	@$(BIN)/genrec models get minilm-l6-v2
 
 clean:  ## Remove .venv and what tools leave behind.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from genrec.engines.base import Engine
+    from genrec.engines.chat import Chat
     from genrec.priors.base import Prior
     from genrec.rerank import Reranker
     from genrec.sources.base import Source
@@ -33,12 +34,13 @@ def genrec_rerankers() -> Mapping[str, type[Reranker]]:
 
 
 @hookimpl
-def genrec_engines() -> Mapping[str, type[Engine]]:
+def genrec_engines() -> Mapping[str, type[Engine | Chat]]:
     """Engines; their packages are imported when one is started."""
+    from genrec.engines.chat import Chat
     from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
 
-    return {"transformers": TransformersEngine, "vllm": VllmEngine}
+    return {"chat": Chat, "transformers": TransformersEngine, "vllm": VllmEngine}
 
 
 @hookimpl

@@ -14,6 +14,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from genrec.engines.base import Engine
+    from genrec.engines.chat import Chat
     from genrec.priors.base import Prior
     from genrec.rerank import Reranker
     from genrec.sources.base import Source
@@ -39,7 +40,7 @@ def genrec_priors() -> Mapping[str, type[Prior]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def genrec_engines() -> Mapping[str, type[Engine]]:  # type: ignore[empty-body]
+def genrec_engines() -> Mapping[str, type[Engine | Chat]]:  # type: ignore[empty-body]
     """What runs the language model, by the name typed after ``--engine``."""
 
 

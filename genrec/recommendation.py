@@ -78,7 +78,7 @@ class RankedItem:
     item_id: str
     title: str
     logprob: float
-    """What the scoring gives the item, nats."""
+    """What the scoring gives the item, nats; where titles were grounded, the logarithm of its share of their votes."""
     probability: float | None
     """``exp(logprob)`` where the scoring is a distribution over the catalogue, otherwise null."""
     score: float
@@ -107,7 +107,8 @@ class Recommendation:
     usage: Mapping[str, int] = field(default_factory=dict)
     """What the engine did for this answer: tokens needed, of them cached and computed, and requests; see `Usage`."""
     exact: bool = True
-    """Whether this is the true top-k under the scoring; false where the search was told to stop early."""
+    """Whether this is the true top-k under the scoring; false where the search was told to stop early, and
+    where a model was asked for titles."""
     notes: tuple[str, ...] = ()
     """What a reader should know about this answer, in plain sentences."""
 

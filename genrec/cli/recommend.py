@@ -69,7 +69,7 @@ class Attribute(click.ParamType[tuple[str, str]]):
 @click.option("--near", type=Place(), help="Only items near this place, by their latitude and longitude.")
 @click.option("--within-km", type=float, metavar="KM", help="How near.")
 @click.option("--candidate", "candidates", multiple=True, help="Rank only this item, by id; may be given many times.")
-@click.option("--engine", metavar="NAME", help="auto, vllm, transformers, or none for the prior alone.")
+@click.option("--engine", metavar="NAME", help="auto, vllm, transformers, chat, or none for the prior alone.")
 @click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
 @click.option("--scoring", type=click.Choice(["auto", "joint", "masked", "fused"]), help="What a step is worth.")
 @click.option("--trace", is_flag=True, help="Show what every stage made, on standard error.")
@@ -187,8 +187,9 @@ def as_text(answer: Recommendation) -> str:
     head = plain(" · ".join([answer.user_id, when, *where, by]))
     if not answer.items:
         return head
+    weight = "log share" if answer.scoring == "ground" else "log p"
     rows = [
-        {"rank": item.rank, "item": item.title[:60], "log p": f"{item.logprob:.3f}"}
+        {"rank": item.rank, "item": item.title[:60], weight: f"{item.logprob:.3f}"}
         | ({"p": f"{item.probability:.2%}"} if item.probability is not None else {})
         | ({"score": f"{item.score:.3f}"} if any(i.score != i.logprob for i in answer.items) else {})
         | {"id": item.item_id}
@@ -204,13 +205,18 @@ def stage_as_text(user_id: str, stage: Stage, value: Any, catalog: Catalog) -> s
         what = f"{len(value.moments)} moments before {value.at:%Y-%m-%d %H:%M}, the last of them"
     elif stage == "prompt":
         lines = value.text.splitlines()
-        what = f"{len(value.token_ids)} tokens"
-    elif stage == "search":
+        what = f"{len(value.token_ids)} tokens" if value.token_ids else f"{len(value.text)} characters"
+    elif stage in ("search", "ground"):
         lines = [
             f"{logprob:8.3f}  {catalog.texts[int(row)]}"
             for row, logprob in zip(value.rows, value.logprobs, strict=True)
         ]
-        what = f"{len(value.rows)} candidates, {value.n_opened} branches opened in {value.n_rounds} rounds"
+        what = f"{len(value.rows)} candidates, "
+        what += (
+            f"{value.n_opened} branches opened in {value.n_rounds} rounds"
+            if stage == "search"
+            else f"{value.n_titles} titles in {value.n_answers} answers, {value.n_lost} lost"
+        )
     else:
         lines = [f"{candidate.score:8.3f}  {candidate.title}" for candidate in value]
         what = f"{len(value)} kept"

@@ -13,14 +13,16 @@ from genrec.cli import main
 
 def test_an_alias_that_is_not_fetched_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENREC_CACHE", str(tmp_path))
-    [row] = json.loads(CliRunner().invoke(main, ["models", "list", "--json"]).stdout)
+    row, embedding = json.loads(CliRunner().invoke(main, ["models", "list", "--json"]).stdout)
     assert row == {
         "name": "smollm2-135m",
         "model": "SmolLM2-135M-Instruct",
+        "kind": "language",
         "licence": "Apache-2.0",
         "download_MB": 93,
         "folder": None,
     }
+    assert (embedding["name"], embedding["kind"]) == ("minilm-l6-v2", "embedding")
     (tmp_path / "models" / "smollm2-135m").mkdir(parents=True)
     listed = CliRunner().invoke(main, ["models", "list"]).stdout
     assert str(tmp_path / "models" / "smollm2-135m") in listed

@@ -35,6 +35,12 @@ class Filters:
         self._retired = _Column(bool, False)
         self._read = {"retired": (0, 0), "categories": (0, 0), "attributes": (0, 0)}  # rows and changes taken in
 
+    def prepare(self) -> None:
+        """Look at every item now, which takes seconds at a million; otherwise the first question that needs it does."""
+        self._read_retired()
+        self._read_categories()
+        self._read_attributes()
+
     def live(
         self,
         n: int,

@@ -69,6 +69,8 @@ def test_a_mask_is_what_its_words_say(
     near, within_km = (circle[:2], circle[2]) if circle else (None, None)
     catalog = Catalog.of(numbered(first))
     filters = Filters(catalog)
+    if data.draw(st.booleans()):
+        filters.prepare()
     now = numbered(first)
     for step in range(3):
         if step == 1:  # newcomers, and one that comes again as another

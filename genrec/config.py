@@ -42,6 +42,17 @@ class HistorySettings(BaseModel):
     """Longest prompt, in tokens; the oldest lines go first."""
 
 
+class SearchSettings(BaseModel):
+    """Where the search for the best items may stop before it is certain."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    max_expansions: int = Field(default=0, ge=0)
+    """Most branches of the catalogue's trie opened for one person; 0 for as many as an exact list takes."""
+    beam_width: int = Field(default=0, ge=0)
+    """Most branches opened at one depth; 0 for as many as an exact list takes."""
+
+
 class ServeSettings(BaseModel):
     """How `genrec serve` answers over HTTP."""
 
@@ -91,6 +102,7 @@ class Settings(BaseModel):
     country: str = Field(default="", pattern=r"^([A-Z]{2})?$")
     """Whose public holidays count: two letters such as US; empty for none."""
     history: HistorySettings = HistorySettings()
+    search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
     sources: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
@@ -128,7 +140,11 @@ class Settings(BaseModel):
         return where if "://" in where else workspace / where
 
 
-TABLES: Mapping[str, type[BaseModel]] = {"history": HistorySettings, "serve": ServeSettings}
+TABLES: Mapping[str, type[BaseModel]] = {
+    "history": HistorySettings,
+    "search": SearchSettings,
+    "serve": ServeSettings,
+}
 """Tables of settings of our own, ``[history]`` and so on."""
 
 

@@ -37,6 +37,10 @@ class Query:
     within_km: float | None = None
     """Only items so near, by their attributes ``latitude`` and ``longitude``."""
 
+    candidates: tuple[str, ...] = ()
+    """Rank these items alone, by their ids; all of the catalogue when there is none. Their numbers do not depend on
+    which others are among them."""
+
     def __post_init__(self) -> None:
         if (self.near is None) != (self.within_km is None):
             raise ConfigError(
@@ -56,8 +60,10 @@ class Query:
     @property
     def conditions(self) -> str:
         """What an item must be besides on offer, in words; empty when it need be nothing."""
-        parts = [f"in the category {' or '.join(self.categories)}"] if self.categories else []
-        parts += [f"with the {name} {value}" for name, value in self.where.items()]
+        parts = ["among the candidates"] if self.candidates else []
+        parts += [f"in the category {' or '.join(self.categories)}"] if self.categories else []
+        if self.where:
+            parts.append("with " + " and ".join(f"{name} {value}" for name, value in self.where.items()))
         if self.near is not None:
             parts.append(f"within {self.within_km:g} km of {self.near[0]:g},{self.near[1]:g}")
         return " ".join(parts)
@@ -100,6 +106,8 @@ class Recommendation:
     """Seconds by stage; of a batch's search this person's share, so that sums over people are real time."""
     usage: Mapping[str, int] = field(default_factory=dict)
     """What the engine did for this answer: tokens needed, of them cached and computed, and requests; see `Usage`."""
+    exact: bool = True
+    """Whether this is the true top-k under the scoring; false where the search was told to stop early."""
     notes: tuple[str, ...] = ()
     """What a reader should know about this answer, in plain sentences."""
 
@@ -117,5 +125,6 @@ class Recommendation:
             "scoring": self.scoring,
             "timings_s": {stage: round(seconds, 6) for stage, seconds in self.timings_s.items()},
             "usage": dict(self.usage),
+            "exact": self.exact,
             "notes": list(self.notes),
         }

@@ -21,7 +21,7 @@ from genrec.assortment import Added, add_items, retire_items
 from genrec.catalog import Catalog, EncodedCatalog
 from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import Ranking, search
+from genrec.decoding.search import NO_LIMITS, Limits, Ranking, score, search
 from genrec.engines.base import Engine, Search, Usage
 from genrec.engines.chat import CHARS_PER_TOKEN, Chat
 from genrec.errors import ConfigError, EmptyCatalogError
@@ -58,6 +58,10 @@ class _Draft:
     """The catalogue as it is when the answer is begun; only a language model needs it."""
     n_items: int
     """How many items it has; what is added meanwhile is for the next answer."""
+    shortlist: np.ndarray | None
+    """Which rows alone are to be ranked, ascending; all when None."""
+    nothing_left: bool
+    """Whether these leave no item, of which a note tells."""
     live: np.ndarray | None
     """Which catalogue rows may be recommended; all when None. Shape ``(n_items,)``, bool."""
     prompt: Prompt | None = None
@@ -84,6 +88,7 @@ class Recommender:
         template: How a history is written; needed with an engine.
         rerankers: The chain, in order.
         scoring: `auto` takes `fused` where there is a prior, else `joint`; see `Scoring`.
+        limits: Where a search may stop before it is certain.
         max_events: Most events read back for one person.
         max_tokens: Longest prompt; the engine's own limit where that is less.
         words: How contexts are put into words; its clock is that of people who have none of their own.
@@ -106,6 +111,7 @@ class Recommender:
         template: Template | None = None,
         rerankers: Sequence[Reranker] = (),
         scoring: Scoring | Literal["auto"] = "auto",
+        limits: Limits = NO_LIMITS,
         max_events: int = 200,
         max_tokens: int = 1024,
         words: Words | None = None,
@@ -123,7 +129,7 @@ class Recommender:
         self.scoring = Scoring(name="joint" if prior is None else "fused") if scoring == "auto" else scoring
         if engine is not None and self.scoring.name == "fused" and prior is None:
             raise ConfigError("fused scoring needs a prior", hint='Set prior = "popularity" in genrec.toml.')
-        self.max_events, self.words = max_events, words or Words()
+        self.limits, self.max_events, self.words = limits, max_events, words or Words()
         self.filters = Filters(catalog)
         self.chat, self.grounder = chat, grounder or Grounder(catalog) if chat else None
         self.tokenizer: Tokenizer = engine.tokenizer if engine else ByteTokenizer()
@@ -153,6 +159,7 @@ class Recommender:
         where: Mapping[str, str] | None = None,
         near: tuple[float, float] | None = None,
         within_km: float | None = None,
+        candidates: Sequence[str] = (),
         trace: Trace | None = None,
     ) -> Recommendation:
         """Recommend to one person; the arguments are those of `Query`.
@@ -172,6 +179,7 @@ class Recommender:
             where=where or {},
             near=near,
             within_km=within_km,
+            candidates=tuple(candidates),
         )
         [answer] = self.recommend_many([query], trace=trace)
         if not answer.items:
@@ -285,11 +293,27 @@ class Recommender:
             within_km=query.within_km,
             without=(self.catalog.row[item_id] for item_id in seen if item_id in self.catalog.row),
         )
-        if live is not None and not live.any():
+        shortlist = None
+        if query.candidates:
+            rows = {self.catalog.row[item_id] for item_id in query.candidates if item_id in self.catalog.row}
+            if n_unknown := len(set(query.candidates)) - len(rows):
+                notes.append(f"The catalogue lacks {n_unknown} of the {len(set(query.candidates))} candidates.")
+            shortlist = np.array(sorted(row for row in rows if row < n_items and (live is None or live[row])), np.int64)
+        nothing_left = (live is not None and not live.any()) or (shortlist is not None and not len(shortlist))
+        if nothing_left:
             notes.append(_nothing_left(query, n_items))
         now = Context(time_zone=zone, place=query.place, device=query.device)
         draft = _Draft(
-            query=query, show=show, notes=notes, history=history, now=now, trie=trie, n_items=n_items, live=live
+            query=query,
+            show=show,
+            notes=notes,
+            history=history,
+            now=now,
+            trie=trie,
+            n_items=n_items,
+            live=live,
+            shortlist=shortlist,
+            nothing_left=nothing_left,
         )
         draft.done("history", history, time.perf_counter() - started_s)
         return draft
@@ -339,7 +363,7 @@ class Recommender:
         prompts = [draft.prompt for draft in drafts if draft.prompt]
         answers = self.chat.answers([prompt.turns for prompt in prompts], max(ks, default=0))
         found = [
-            self.grounder.ground(written, k=k, live=draft.live)
+            self.grounder.ground(written, k=k, live=_allowed(draft))
             for draft, written, k in zip(drafts, answers, ks, strict=True)
         ]
         share_s = (time.perf_counter() - started_s) / max(1, len(drafts))
@@ -351,21 +375,25 @@ class Recommender:
     def _searching(self, draft: _Draft) -> Search[Ranking]:
         """The search for one person; the prior is asked when the engine begins it, not for all people beforehand."""
         assert draft.trie is not None
-        return (
-            yield from search(
-                draft.trie,
-                k=n_candidates(self.rerankers, draft.query.k),
-                scoring=self.scoring,
-                live=draft.live,
-                log_mass=self._log_mass(draft) if self.prior and self.scoring.normalised else None,
+        k = n_candidates(self.rerankers, draft.query.k)
+        log_mass = self._log_mass(draft) if self.prior and self.scoring.normalised else None
+        if draft.shortlist is None:
+            return (
+                yield from search(
+                    draft.trie, k=k, scoring=self.scoring, live=draft.live, log_mass=log_mass, limits=self.limits
+                )
             )
-        )
+        rows = draft.shortlist
+        weights = yield from score(draft.trie, rows, scoring=self.scoring, live=draft.live, log_mass=log_mass)
+        best = _best(weights, k)
+        return Ranking(rows=rows[best], logprobs=weights[best], n_rounds=1, n_opened=len(rows))
 
     def _by_prior(self, draft: _Draft) -> Ranking:
         log_mass = self._log_mass(draft)
         if draft.live is not None:
             log_mass = np.where(draft.live, log_mass, -np.inf)
-        best = _best(log_mass, n_candidates(self.rerankers, draft.query.k))
+        rows = np.arange(len(log_mass)) if draft.shortlist is None else draft.shortlist
+        best = rows[_best(log_mass[rows], n_candidates(self.rerankers, draft.query.k))]
         return Ranking(rows=best, logprobs=log_mass[best], n_rounds=0, n_opened=0)
 
     def _log_mass(self, draft: _Draft) -> np.ndarray:
@@ -387,8 +415,17 @@ class Recommender:
         kept = rerank(self.rerankers, candidates, history, draft.now, query.k)
         if candidates and not kept:
             draft.notes.append(f"The rerankers left out all {len(candidates)} candidates for {query.user_id}.")
-        elif not kept and self.chat is None and (draft.live is None or draft.live.any()):
+        elif not kept and self.chat is None and not draft.nothing_left:
             draft.notes.append(f"No item has any probability for {query.user_id}.")
+        if isinstance(ranking, Ranking) and not ranking.is_exact:
+            draft.notes.append(
+                "Approximate: a limit of the search was reached, "
+                + (
+                    f"and a branch left unopened could beat the last item by up to {ranking.gap:.3g} nats."
+                    if np.isfinite(ranking.gap)
+                    else "and fewer items were found than there are."
+                )
+            )
         draft.done("rerank", kept, time.perf_counter() - started_s)
         model = self.engine or self.chat
         return Recommendation(
@@ -413,6 +450,7 @@ class Recommender:
             scoring="ground" if self.chat else self.scoring.name if self.engine else "prior",
             timings_s=draft.timings_s,
             usage=vars(draft.usage) if self.engine else {},
+            exact=isinstance(ranking, Ranking) and ranking.is_exact,
             notes=tuple(draft.notes),
         )
 
@@ -440,6 +478,15 @@ def _best(weights: np.ndarray, k: int) -> np.ndarray:
     if least == -np.inf or len(above) >= k:
         return above[:k]
     return np.concatenate([above, np.flatnonzero(weights == least)[: k - len(above)]])
+
+
+def _allowed(draft: _Draft) -> np.ndarray | None:
+    """Which rows may be recommended, a shortlist taken into account; all when None."""
+    if draft.shortlist is None:
+        return draft.live
+    allowed = np.zeros(draft.n_items, bool)
+    allowed[draft.shortlist] = True  # of which those that may not be are gone already
+    return allowed
 
 
 def _nothing_left(query: Query, n_items: int) -> str:

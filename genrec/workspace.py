@@ -20,6 +20,7 @@ from genrec.catalog import Catalog
 from genrec.config import Settings, load_settings
 from genrec.context import Words
 from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import Limits
 from genrec.engines.base import Engine
 from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
@@ -234,6 +235,9 @@ class Workspace:
             template=self.template if encoded is not None else None,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
             scoring="auto" if scoring == "auto" else Scoring(name=scoring),
+            limits=Limits(
+                max_expansions=settings.search.max_expansions or None, beam_width=settings.search.beam_width or None
+            ),
             max_events=settings.history.max_events,
             max_tokens=settings.history.max_tokens,
             words=Words(time_zone=settings.time_zone, country=settings.country),

@@ -111,7 +111,7 @@ def test_a_folder_without_the_file_is_no_workspace(tmp_path: Path) -> None:
 
 def test_a_new_workspace_says_every_setting_and_changes_none(tmp_path: Path) -> None:
     text = create_workspace(tmp_path / "new").read_text()
-    assert tomllib.loads(text) == {"history": {}, "serve": {}}
+    assert tomllib.loads(text) == {"history": {}, "search": {}, "serve": {}}
     assert load_settings(tmp_path / "new") == Settings()
     for name, field in Settings.model_fields.items():
         assert field.description is None or f"# {name} = " in text

@@ -25,6 +25,7 @@ from genrec.events import SCHEMAS, Context, Item
 from genrec.filters import Filters
 from genrec.history import History
 from genrec.priors.popularity import Popularity
+from genrec.recommendation import Query
 from genrec.recommender import Recommender, _best
 from genrec.store import Store
 from genrec.tokenizer import Tokenizer
@@ -209,9 +210,11 @@ def _queries(big: Big) -> Row:
         "search_setup_s": _median(lambda: set_up(None)),
         "search_setup_filtered_s": _median(lambda: set_up(available)),
         "best_s": _median(lambda: _best(log_mass, 10)),
-        "recommend_s": _median(lambda: recommender.recommend("ann", at=history.at)),
+        "recommend_s": _median(lambda: recommender.recommend_many([Query(user_id="ann", at=history.at)])),
         "recommend_filtered_s": _median(
-            lambda: recommender.recommend("ann", at=history.at, exclude_seen=True, **ask, **circle)  # type: ignore[arg-type]
+            lambda: recommender.recommend_many(
+                [Query(user_id="ann", at=history.at, exclude_seen=True, **ask, **circle)]  # type: ignore[arg-type]
+            )
         ),
     }
 

@@ -141,7 +141,7 @@ def catalogue(n_items: int, model: str, out: Path | None, as_json: bool) -> None
 
     started_s = time.perf_counter()
     titles: list[str] = []
-    with suppress(ImportError):
+    with suppress(ImportError, AttributeError):
         titles = import_module("genrec_completejourney").descriptions()
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = HfTokenizer(model_folder(model))

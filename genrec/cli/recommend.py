@@ -68,6 +68,7 @@ class Attribute(click.ParamType[tuple[str, str]]):
 @click.option("--where", type=Attribute(), multiple=True, help="Only items with this attribute; more than one: all.")
 @click.option("--near", type=Place(), help="Only items near this place, by their latitude and longitude.")
 @click.option("--within-km", type=float, metavar="KM", help="How near.")
+@click.option("--candidate", "candidates", multiple=True, help="Rank only this item, by id; may be given many times.")
 @click.option("--engine", metavar="NAME", help="auto, vllm, transformers, chat, or none for the prior alone.")
 @click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
 @click.option("--scoring", type=click.Choice(["auto", "joint", "masked", "fused"]), help="What a step is worth.")
@@ -91,6 +92,7 @@ def command(
     where: tuple[tuple[str, str], ...],
     near: tuple[float, float] | None,
     within_km: float | None,
+    candidates: tuple[str, ...],
     engine: str | None,
     model: str | None,
     scoring: str | None,
@@ -129,6 +131,7 @@ def command(
                 where=dict(where),
                 near=near,
                 within_km=within_km,
+                candidates=candidates,
             )
             for user_id in [*users, *listed]
         ]

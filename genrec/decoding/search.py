@@ -33,12 +33,16 @@ MAX_GUESSED = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where a search may stop before it is certain; no limits, no doubt."""
+    """Where a search may stop before it is certain."""
 
     max_expansions: int | None = None
     """Most branches opened."""
     beam_width: int | None = None
     """Most branches opened at one depth of the trie."""
+
+
+NO_LIMITS = Limits()
+"""The list is exact, whatever it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +217,7 @@ def search(
     scoring: Scoring,
     live: np.ndarray | None = None,
     log_mass: np.ndarray | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     width: int = 8,
 ) -> Search[Ranking]:
     """Find the k items of highest weight, exactly unless `limits` say otherwise.
@@ -344,7 +348,7 @@ def _ranking(walk: _Walk, n_rounds: int, n_opened: int, k: int) -> Ranking:
 
 def score(
     trie: Trie,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     *,
     scoring: Scoring,
     live: np.ndarray | None = None,

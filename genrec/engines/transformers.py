@@ -25,6 +25,7 @@ from genrec.tokenizer import HfTokenizer
 if TYPE_CHECKING:
     import torch
 
+_TAIL = 128  # at most so many positions of a prompt are its line for "now" and what fills it up
 _ROWS = 128  # positions whose whole vocabulary is held in float32 at once
 
 
@@ -249,7 +250,8 @@ class _Held:
     def take(self, ids: np.ndarray) -> _Read:
         """A prompt with what is held of its beginning; at least its last token is left to read.
 
-        What is held for the same history is taken over, what merely begins alike is copied.
+        What is held for the same history is taken over. What merely begins alike, as all people's instructions do, is
+        copied: another one has as much in common with the prompt, or much of what is held is somebody's own.
         """
         from transformers import DynamicCache
 
@@ -258,7 +260,7 @@ class _Held:
         if best < 0 or not common[best]:
             return _Read(ids, 0, DynamicCache())
         n, read = common[best], self.reads[best][0]
-        if 2 * n >= read.n_read:
+        if read.n_read - n <= _TAIL and common.count(n) == 1:
             del self.reads[best]
             read.cache.crop(n)
             return _Read(ids, n, read.cache)

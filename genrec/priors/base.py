@@ -39,5 +39,6 @@ class Prior(ABC):
             now: Context of the moment to recommend for.
 
         Returns:
-            Nats, shape ``(n_items,)``, float64, ``exp`` of it sums to one.
+            Nats, shape ``(n_items,)``, float64, ``exp`` of it sums to one. Items that were added to the catalogue after
+            `fit` may be missing at the end: each then weighs as much as the least likely one that is possible.
         """

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError
@@ -50,13 +49,13 @@ class Popularity(Prior):
 
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Remember when each item was taken; see `Prior.fit`."""
-        item_ids = pa.array(catalog.item_ids, pa.string())
         instants, rows = [np.empty(0, "datetime64[us]")], [np.empty(0, np.int32)]
         for batch in events:
-            row = pc.index_in(batch["item_id"], value_set=item_ids)  # null where the catalogue lacks the item
-            known = row.is_valid()
-            rows.append(row.filter(known).to_numpy())
-            instants.append(batch["at"].filter(known).cast(pa.timestamp("us")).to_numpy())
+            names = batch["item_id"].dictionary_encode()
+            known = np.array([catalog.row.get(name, -1) for name in names.dictionary.to_pylist()], np.int32)
+            row = known[names.indices.to_numpy()]
+            rows.append(row[row >= 0])
+            instants.append(batch["at"].cast(pa.timestamp("us")).to_numpy()[row >= 0])
         at = np.concatenate(instants)
         order = np.argsort(at, kind="stable")
         self._at, self._rows, self._catalog = at[order], np.concatenate(rows)[order], catalog

@@ -1,6 +1,6 @@
-"""What clients may send, and what it is made into: queries and events, or an error that names every wrong field.
+"""What clients may send, and what it is made into: queries, events, items, or an error that names every wrong field.
 
-The fields of a query and of an event are those of `Query`, `Event` and `Context`: a new one there is a new one here.
+The fields are those of `Query`, `Event`, `Context` and `Item`: a new one there is a new one here.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import from_json
 
-from genrec.events import Context, Event
+from genrec.events import Context, Event, Item
 from genrec.recommendation import Query
 from genrec.serve.errors import ServeError, invalid
 from genrec.sources.times import is_zone
 
-MAX_EVENTS = 10_000
-"""Most events in one request."""
+MAX_ROWS = 10_000
+"""Most events or items in one request."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,6 +48,7 @@ _CLOSER: Mapping[str, Any] = {
     "item_id": _Id,
     "event_id": _Id | None,
     "at": Annotated[str, AfterValidator(_instant)],
+    "title": Annotated[str, Field(min_length=1, max_length=1000)],
     "value": Annotated[float, Field(allow_inf_nan=False)] | None,
     "time_zone": Annotated[str | None, AfterValidator(_zone)],
     "latitude": Annotated[float, Field(ge=-90, le=90)] | None,
@@ -117,8 +118,21 @@ OneEventBody: type[BaseModel] = create_model("OneEvent", __base__=(_FromClient, 
 class ManyEventsBody(_FromClient):
     """A request that adds several events, all or none."""
 
-    events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS)  # type: ignore[valid-type]
+    events: list[EventBody] = Field(min_length=1, max_length=MAX_ROWS)  # type: ignore[valid-type]
     """The events, in the order in which they happened."""
+
+
+ItemBody: type[BaseModel] = create_model("Item", __config__=_FORBID, **_fields_of(Item))
+"""One item: the fields of `Item`."""
+
+
+class ManyItemsBody(BaseModel):
+    """A request that adds several items, all or none."""
+
+    model_config = _FORBID
+
+    items: list[ItemBody] = Field(min_length=1, max_length=MAX_ROWS)  # type: ignore[valid-type]
+    """The items; of several with one id the last counts."""
 
 
 def read_queries(body: bytes, *, k: int) -> tuple[list[Query | ServeError], float | None, bool]:
@@ -166,11 +180,23 @@ def read_events(body: bytes) -> tuple[list[Event], str]:
     return [_event(one)], str(getattr(one, "source"))  # noqa: B009  (a field of a model made at run time)
 
 
+def read_items(body: bytes) -> list[Item]:
+    """Read the body of a request that adds items.
+
+    Raises:
+        ServeError: If one of them is wrong.
+    """
+    parsed = _parse(body)
+    bodies = _valid(ManyItemsBody, parsed).items if "items" in parsed else [_valid(ItemBody, parsed)]
+    return [Item(**dict(one)) for one in bodies]
+
+
 def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON schemas of both bodies, by route, for ``/openapi.json``."""
+    """The JSON schemas of the bodies, by route, for ``/openapi.json``."""
     return {
         "recommendations": {"anyOf": [_schema(OneBody), _schema(ManyBody, queries=_schema(QueryBody))]},
         "events": {"anyOf": [_schema(OneEventBody), _schema(ManyEventsBody, events=_schema(EventBody))]},
+        "items": {"anyOf": [_schema(ItemBody), _schema(ManyItemsBody, items=_schema(ItemBody))]},
     }
 
 

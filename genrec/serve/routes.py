@@ -17,10 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from genrec import __version__
+from genrec.assortment import add_items, retire_items
+from genrec.catalog import Catalog
 from genrec.events import batch
 from genrec.recommendation import Recommendation
 from genrec.serve.answers import Desk, said
-from genrec.serve.bodies import read_events, read_queries, schemas
+from genrec.serve.bodies import read_events, read_items, read_queries, schemas
 from genrec.serve.errors import ServeError
 from genrec.serve.security import OPEN
 
@@ -37,13 +39,21 @@ GONE = 499
 
 
 def application(
-    *, desk: Desk, store: Store, status: Status, alive: Callable[[], bool], k: int, openai: FastAPI | None
+    *,
+    desk: Desk,
+    store: Store,
+    catalog: Catalog,
+    status: Status,
+    alive: Callable[[], bool],
+    k: int,
+    openai: FastAPI | None,
 ) -> FastAPI:
     """Put the routes together.
 
     Args:
         desk: Answers queries.
-        store: Keeps events.
+        store: Keeps events and items.
+        catalog: What can be recommended.
         status: What ``GET /v1/status`` says beyond the desk's numbers.
         alive: Whether the engine lives.
         k: How many items where a query names no number.
@@ -103,6 +113,24 @@ def application(
             events, source = read_events(await _json_body(request))
             done = await asyncio.to_thread(lambda: store.append([batch("events", events)], source=source))
             return JSONResponse(vars(done))
+
+        return await _answered(work())
+
+    @app.post("/v1/items", summary="Add items or replace them.", openapi_extra=_body(described["items"]))
+    async def put_items(request: Request) -> JSONResponse:
+        async def work() -> JSONResponse:
+            items = read_items(await _json_body(request))
+            added = await asyncio.to_thread(add_items, store, catalog, items)
+            return JSONResponse({"n_new": len(added.rows), "n_replaced": added.n_replaced})
+
+        return await _answered(work())
+
+    @app.delete("/v1/items/{item_id:path}", summary="Take an item off offer; adding it again brings it back.")
+    async def retire_item(item_id: str) -> JSONResponse:
+        async def work() -> JSONResponse:
+            if not await asyncio.to_thread(retire_items, store, catalog, [item_id]):
+                raise ServeError("there is no such item", status=404, type="not_found")
+            return JSONResponse({"n_retired": 1})
 
         return await _answered(work())
 

@@ -87,7 +87,11 @@ async def _serve(
                 "model": asked.model if asked else None,
                 "scoring": recommender.scoring.name if asked else "prior",
                 "prompt": recommender.template.name if recommender.template else None,
-                "catalog": {"fingerprint": catalog.fingerprint, "n_items": len(catalog)},
+                "catalog": {
+                    "fingerprint": catalog.fingerprint,
+                    "n_items": len(catalog),
+                    "n_retired": len(catalog.retired),
+                },
                 "usage": vars(asked.usage) if asked else None,
                 "uptime_s": round(time.monotonic() - started_s, 1),
                 "notes": workspace.notes,
@@ -99,7 +103,15 @@ async def _serve(
             timeout_s=settings.serve.timeout_s,
             n_parallel=n_parallel,
         )
-        app = application(desk=desk, store=workspace.store, status=status, alive=alive, k=settings.k, openai=openai)
+        app = application(
+            desk=desk,
+            store=workspace.store,
+            catalog=catalog,
+            status=status,
+            alive=alive,
+            k=settings.k,
+            openai=openai,
+        )
         config = uvicorn.Config(
             Guard(app, keys),
             log_level="warning",

@@ -259,11 +259,11 @@ def test_the_cache_of_keys_and_values_stays_within_its_bound(tiny_model: Path) -
 def test_a_beginning_that_many_share_is_read_once(tiny_model: Path) -> None:
     engine = TransformersEngine(tiny_model, model="tiny", dtype="float32")
     instructions = [7] * 50
-    engine.prefill([[*instructions, *[8] * 100]])
+    engine.prefill([[*instructions, *[8] * 200]])
     before = engine.usage.n_computed_tokens
-    engine.prefill([[*instructions, *[9] * 100]])
-    engine.prefill([[*instructions, *[8] * 101]])
-    assert engine.usage.n_computed_tokens - before == 100 + 1
+    engine.prefill([[*instructions, *[9] * 200]])
+    engine.prefill([[*instructions, *[8] * 201]])
+    assert engine.usage.n_computed_tokens - before == 200 + 1
     engine.close()
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.events import Context, Event
+from genrec.events import Context, Event, Item
 from genrec.recommendation import Query
-from genrec.serve.bodies import MAX_EVENTS, EventBody, QueryBody, read_events, read_queries, schemas
+from genrec.serve.bodies import MAX_ROWS, EventBody, ItemBody, QueryBody, read_events, read_items, read_queries, schemas
 from genrec.serve.errors import ServeError
 
 EVENT = {"user_id": "ann", "item_id": "i-tea", "at": "2025-06-14T08:00-04:00"}
@@ -34,6 +34,7 @@ def test_a_query_has_the_fields_of_query_and_an_event_those_of_event_and_context
     assert set(QueryBody.model_fields) == {field.name for field in fields(Query)}
     flat = {field.name for value in (Event, Context) for field in fields(value)} - {"context"}
     assert set(EventBody.model_fields) == flat
+    assert set(ItemBody.model_fields) == {field.name for field in fields(Item)}
     assert json.dumps(schemas())
 
 
@@ -41,6 +42,8 @@ def test_one_query() -> None:
     [query], timeout_s, is_batch = read_queries(dumped({"user_id": "ann"}), k=7)
     assert (query, timeout_s, is_batch) == (Query(user_id="ann", k=7), None, False)
     body = {"user_id": "ann", "at": "2025-06-14", "k": 3, "place": "home", "device": "phone", "exclude_seen": True}
+    [query], _, _ = read_queries(dumped(body | {"categories": ["a"], "near": [1, 2], "within_km": 3}), k=7)
+    assert query == Query(**body, categories=("a",), near=(1, 2), within_km=3)  # type: ignore[arg-type]
     [query], timeout_s, _ = read_queries(dumped(body | {"timeout_s": 2}), k=7)
     assert query == Query(**body)  # type: ignore[arg-type]
     assert timeout_s == 2
@@ -146,8 +149,19 @@ def test_one_wrong_event_refuses_all(change: dict[str, Any], message: str) -> No
     assert message in str(error)
 
 
+def test_items_one_or_many() -> None:
+    coffee = {"item_id": "i-coffee", "title": "Coffee", "category": "drinks", "attributes": {"roast": "dark"}}
+    assert read_items(dumped(coffee)) == [Item(**coffee)]  # type: ignore[arg-type]
+    assert [item.title for item in read_items(dumped({"items": [coffee, {"item_id": "x", "title": "X"}]}))] == [
+        "Coffee",
+        "X",
+    ]
+    assert "items.1.title" in str(wrong(dumped({"items": [coffee, {"item_id": "x", "title": ""}]}), read_items))
+    assert "attributes.n" in str(wrong(dumped(coffee | {"attributes": {"n": 3}}), read_items))
+
+
 def test_too_many_events() -> None:
-    assert "10000" in str(wrong(dumped({"events": [EVENT] * (MAX_EVENTS + 1)}), read_events))
+    assert "10000" in str(wrong(dumped({"events": [EVENT] * (MAX_ROWS + 1)}), read_events))
 
 
 JSON = st.recursive(
@@ -155,11 +169,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-NAMES = st.sampled_from([*QueryBody.model_fields, *EventBody.model_fields, "queries", "events", "timeout_s", "source"])
+NAMES = st.sampled_from(
+    [*QueryBody.model_fields, *EventBody.model_fields, "queries", "events", "items", "timeout_s", "source"]
+)
 
 
 @given(st.binary(max_size=50) | st.dictionaries(NAMES, JSON | st.lists(st.dictionaries(NAMES, JSON))).map(dumped))
 def test_any_body_is_read_or_refused(body: bytes) -> None:
-    for read in (lambda body: read_queries(body, k=10), read_events):
+    for read in (lambda body: read_queries(body, k=10), read_events, read_items):
         with suppress(ServeError):
             read(body)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_the_answer_is_the_one_that_python_gives(client: httpx.Client, shop: Pat
 def test_status_says_what_answers(client: httpx.Client) -> None:
     status = client.get("/v1/status").json()
     assert status["engine"] in ("none", "transformers")
-    assert status["catalog"]["n_items"] == 5
+    assert status["catalog"]["n_items"] - status["catalog"]["n_retired"] == 5
     assert (status["max_queue"], status["n_in_flight"], status["openai"]) == (8, 0, False)
     assert (status["model"] is None) == (status["engine"] == "none") == (status["usage"] is None)
 
@@ -140,9 +141,27 @@ def test_an_event_is_seen_by_the_next_recommendation_and_stored_once(client: htt
     assert (stored.item_id, stored.action, stored.context.place) == ("i-tea", "buy", "corner shop")
 
 
+def test_items_come_and_go_while_it_serves(client: httpx.Client) -> None:
+    item_id = f"i/{client.get('/v1/status').json()['engine']} coffee"
+    asked = {"user_id": "ann", "at": AT, "k": 100, "categories": ["hot drinks"]}
+    coffee = {"item_id": item_id, "title": "Coffee", "category": "hot drinks"}
+    for counts in ({"n_new": 1, "n_replaced": 0}, {"n_new": 0, "n_replaced": 1}):
+        assert client.post("/v1/items", json=coffee).json() == counts
+    assert [item["item_id"] for item in recommend(client, **asked)["items"]] == [item_id]
+    assert client.delete(f"/v1/items/{quote(item_id, safe='')}").json() == {"n_retired": 1}
+    answer = recommend(client, **asked)
+    assert answer["items"] == []
+    assert any("none is on offer" in note for note in answer["notes"])
+    refused(client.delete("/v1/items/nobody"), 404)
+    assert (
+        "tea bags"
+        in refused(client.post("/v1/recommendations", json=asked | {"categories": ["tea bags"]}), 422)["message"]
+    )
+
+
 def test_what_is_malformed_is_refused_in_one_form(client: httpx.Client) -> None:
     json_type = {"Content-Type": "application/json"}
-    for path in ("/v1/recommendations", "/v1/events"):
+    for path in ("/v1/recommendations", "/v1/events", "/v1/items"):
         assert refused(client.post(path, content=b"{", headers=json_type), 400)["type"] == "malformed"
         refused(client.post(path, content=b'{"user_id": "ann"}', headers={"Content-Type": "text/plain"}), 415)
         refused(client.post(path, json={"user_id": "ann", "nonsense": 1}), 422)
@@ -167,7 +186,8 @@ def test_openais_routes_say_why_they_are_missing(client: httpx.Client) -> None:
 
 def test_everything_is_described(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/healthz", "/v1/status", "/v1/recommendations", "/v1/events"}
+    ours = {"/healthz", "/v1/status", "/v1/recommendations", "/v1/events", "/v1/items", "/v1/items/{item_id}"}
+    assert set(paths) == ours
 
 
 def test_people_at_once_never_see_each_others_lists(client: httpx.Client, server: Server) -> None:

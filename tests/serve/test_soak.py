@@ -74,7 +74,7 @@ async def load(url: str, n: int, seed: int) -> Counter[str]:
 def test_ten_thousand_requests_leave_nothing_behind(tmp_path: Path, tiny_model: Path, engine: str) -> None:
     if engine == "vllm":
         pytest.importorskip("vllm", reason="vLLM is not installed")
-    engines = {"vllm": {"options": {"kv_cache_memory_bytes": 64 << 20}}}
+    engines = {"vllm": {"options": {"kv_cache_memory_bytes": 8 << 20}}}
     settings = {"model": str(tiny_model), "dtype": "float32", "scoring": "masked", "engines": engines}
     with running(make_workspace(tmp_path / "shop", settings), "--engine", engine) as server:
         came = asyncio.run(load(server.url, N_WARM, seed=1))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -376,10 +376,10 @@ class EncodedCatalog:
             self._merge()
 
     @property
-    def trie(self) -> Trie:
+    def trie(self) -> AnyTrie:
         """Over the token ids of all items that there are at this moment: taken once, it never changes."""
         self.grow()
-        return cast(Trie, self._now.trie)  # a layered one is asked in the same way
+        return self._now.trie
 
     @property
     def indptr(self) -> np.ndarray:

@@ -36,7 +36,7 @@ from genrec.rerank import Candidate, Reranker, n_candidates, rerank
 from genrec.sources.times import is_zone
 from genrec.store import Store
 from genrec.tokenizer import ByteTokenizer, Tokenizer
-from genrec.trie import Trie
+from genrec.trie import AnyTrie
 
 Stage = Literal["history", "prompt", "search", "ground", "rerank"]
 Trace = Callable[[str, Stage, Any], None]
@@ -54,7 +54,7 @@ class _Draft:
     notes: list[str]
     history: History
     now: Context
-    trie: Trie | None
+    trie: AnyTrie | None
     """The catalogue as it is when the answer is begun; only a language model needs it."""
     n_items: int
     """How many items it has; what is added meanwhile is for the next answer."""

@@ -96,6 +96,12 @@ def test_what_was_seen_is_left_out(store: Store, endpoint: Endpoint) -> None:
     assert "not named before" in endpoint.requests[-1].body["messages"][-1]["content"]
 
 
+def test_a_shortlist_is_a_filter(store: Store, endpoint: Endpoint) -> None:
+    found = by_chat(store, endpoint).recommend("bob", at=LATER, candidates=["i-milk", "i-tea"])
+    assert [item.title for item in found.items] == ["Milk"]
+    assert not found.exact
+
+
 def test_rerankers_get_the_candidates_they_want(store: Store, endpoint: Endpoint) -> None:
     recommender = by_chat(store, endpoint, rerankers=[Diversity(per_category=1, pool=5)])
     assert [item.title for item in recommender.recommend("bob", at=LATER, k=1).items] == ["Beer"]

@@ -20,7 +20,7 @@ import numpy as np
 
 from genrec.decoding.scoring import Scoring
 from genrec.engines.base import Search, TokenTree
-from genrec.trie import Trie
+from genrec.trie import AnyTrie
 
 MAX_WIDTH = 256
 """Most branches asked about in one round: what they cost in memory, an engine needs at once."""
@@ -84,7 +84,7 @@ class _Opened:
 class _Weights:
     """The weight of a node's children, given the model's log-probabilities: scoring, prior and filter in one place."""
 
-    def __init__(self, trie: Trie, scoring: Scoring, live: np.ndarray | None, log_mass: np.ndarray | None) -> None:
+    def __init__(self, trie: AnyTrie, scoring: Scoring, live: np.ndarray | None, log_mass: np.ndarray | None) -> None:
         self.trie, self.scoring = trie, scoring
         live = None if live is None or live.all() else live
         self.mass: Callable[[np.ndarray], np.ndarray] | None = None
@@ -164,7 +164,7 @@ class _TreeBuilder:
     A node's children are added as one block before any of them is used as the beginning of a path.
     """
 
-    def __init__(self, trie: Trie) -> None:
+    def __init__(self, trie: AnyTrie) -> None:
         self.trie = trie
         self.place: dict[int, int] = {0: -1}  # trie node → position in the tree
         self.blocks: dict[int, tuple[np.ndarray, slice]] = {}  # trie node → its children and their positions
@@ -211,7 +211,7 @@ class _TreeBuilder:
 
 
 def search(
-    trie: Trie,
+    trie: AnyTrie,
     *,
     k: int,
     scoring: Scoring,
@@ -347,7 +347,7 @@ def _ranking(walk: _Walk, n_rounds: int, n_opened: int, k: int) -> Ranking:
 
 
 def score(
-    trie: Trie,
+    trie: AnyTrie,
     rows: Sequence[int] | np.ndarray,
     *,
     scoring: Scoring,

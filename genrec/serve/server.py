@@ -76,6 +76,7 @@ async def _serve(
             recommender = workspace.recommender(engine=name)
         catalog, asked = recommender.catalog, recommender.engine
         # The first answer takes seconds more than the next ones; and what cannot answer must not say that it is ready.
+        await asyncio.to_thread(recommender.filters.prepare)
         await recommender.answer(Query(user_id="", k=1))
 
         def alive() -> bool:

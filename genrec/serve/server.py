@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import multiprocessing
+import os
 import signal
 import socket
 import time
@@ -52,9 +54,17 @@ def serve(workspace: Workspace, on_ready: Callable[[str, dict[str, Any]], None])
     check_reach(settings.host, keys)
     sock = listening_socket(settings.host, settings.port)
     loop_factory = uvicorn.Config("").get_loop_factory()  # uvloop where it is installed
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while parts start, as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_at_once)
     with sock, asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_serve(workspace, keys, sock, on_ready))
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    """End while parts still start: nothing is under way yet, and vLLM's start would swallow an interrupt."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
 
 
 async def _serve(

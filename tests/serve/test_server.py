@@ -59,15 +59,15 @@ def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
     return dict(error)
 
 
-def without_times(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if name != "timings_s"}
+def without_costs(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name not in ("timings_s", "usage")}
 
 
 def nearly(answer: dict[str, Any]) -> dict[str, Any]:
-    """What equals this answer up to its times and the rounding of float32."""
+    """What equals this answer up to what it cost and the rounding of float32."""
     numbers = ("logprob", "score", "probability")
     items = [item | {name: pytest.approx(item[name], abs=1e-4) for name in numbers} for item in answer["items"]]
-    return without_times(answer | {"items": items})
+    return without_costs(answer | {"items": items})
 
 
 def test_the_answer_is_the_one_that_python_gives(client: httpx.Client, shop: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_answer_is_the_one_that_python_gives(client: httpx.Client, shop: Pat
     with open_workspace(shop, engine=engine) as workspace:
         expected = workspace.recommender().recommend("ann", at=AT, k=3, place="home").to_dict()
     answer = recommend(client, user_id="ann", at=AT, k=3, place="home")
-    assert without_times(answer) == nearly(expected)
+    assert without_costs(answer) == nearly(expected)
 
 
 def test_status_says_what_answers(client: httpx.Client) -> None:
@@ -209,7 +209,7 @@ def test_people_at_once_never_see_each_others_lists(client: httpx.Client, server
                 async with places:
                     answer = await many.post("/v1/recommendations", json=body)
                 assert answer.status_code == 200, answer.text
-                return without_times(answer.json())
+                return without_costs(answer.json())
 
             return list(await asyncio.gather(*(one(body) for body in asked * 4)))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,6 +120,20 @@ async def together(url: str, bodies: list[dict[str, Any]], timeout_s: float = 12
     async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=timeout_s) as client:
         asked = (client.post("/v1/recommendations", json=body) for body in bodies)
         return list(await asyncio.gather(*asked, return_exceptions=True))  # type: ignore[arg-type]
+
+
+def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(shop: Path) -> None:
+    command = [sys.executable, "-m", "genrec", "serve", "--workspace", str(shop), "--port", "0", "--engine", "vllm"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not any("EngineCore" in "".join(p.cmdline()) for p in psutil.Process(process.pid).children()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 1
+    assert psutil.wait_procs(started, timeout=60)[1] == []
 
 
 def test_lists_are_exact_whoever_else_is_asking(server: Server, shop: Path) -> None:

@@ -37,8 +37,9 @@ def genrec_engines() -> Mapping[str, type[Engine]]:
     """Engines; their packages are imported when one is started."""
     from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
+    from genrec.engines.vllm_server import VllmServerEngine
 
-    return {"transformers": TransformersEngine, "vllm": VllmEngine}
+    return {"transformers": TransformersEngine, "vllm": VllmEngine, "vllm-server": VllmServerEngine}
 
 
 @hookimpl

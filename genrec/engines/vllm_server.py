@@ -96,6 +96,8 @@ class VllmServerEngine(RequestEngine):
             raise ConfigError(f"base_url {base_url!r} is no address", hint="Write it like http://localhost:8000")
         if timeout_s <= 0 or n_parallel < 1 or max_tokens < 2:
             raise ConfigError("timeout_s, n_parallel and max_tokens must be positive")
+        if len(cache_salt) > 100 or any(character in cache_salt for character in "@/\\\0"):
+            raise ConfigError(f"cache_salt {cache_salt!r} is longer than 100 characters or holds one of @ / \\")
         self.model, self.usage, self.tokenizer = model, Usage(), HfTokenizer(folder)
         self._url = base_url.rstrip("/").removesuffix("/v1")
         self._timeout_s = timeout_s
@@ -118,7 +120,7 @@ class VllmServerEngine(RequestEngine):
 
     def forget(self) -> None:
         """Leave what the server has cached behind; it makes room there when it is needed."""
-        self._salt = f"{self._own_salt[:96]}-{secrets.token_hex(8)}"
+        self._salt = f"{self._own_salt}-{secrets.token_hex(8)}"
 
     def close(self) -> None:
         """End what is under way and hang up; closing twice does no harm."""

@@ -39,8 +39,14 @@ def genrec_engines() -> Mapping[str, type[Engine | Chat]]:
     from genrec.engines.chat import Chat
     from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
+    from genrec.engines.vllm_server import VllmServerEngine
 
-    return {"chat": Chat, "transformers": TransformersEngine, "vllm": VllmEngine}
+    return {
+        "chat": Chat,
+        "transformers": TransformersEngine,
+        "vllm": VllmEngine,
+        "vllm-server": VllmServerEngine,
+    }
 
 
 @hookimpl

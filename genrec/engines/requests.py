@@ -10,6 +10,7 @@ import asyncio
 import threading
 from abc import abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +22,10 @@ R = TypeVar("R")
 
 MAX_NAMED_TOKENS = 128
 """vLLM's limit on `logprob_token_ids` of one request; a wider node is asked about in chunks."""
+
+
+def _closed() -> EngineError:
+    return EngineError("the engine is closed", hint="Build another one.")
 
 
 class Question(NamedTuple):
@@ -48,13 +53,47 @@ class Background:
         """
         if self._loop.is_closed():
             work.close()
-            raise EngineError("the engine is closed", hint="Build another one.")
+            raise _closed()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise _closed() from None
         except BaseException:
             future.cancel()
             raise
+
+    async def elsewhere(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine there and await it on whatever loop runs here; a cancellation here ends it there too.
+
+        Raises:
+            EngineError: If the loop has been stopped, or is while this waits.
+        """
+        if asyncio.get_running_loop() is self._loop:
+            return await work
+        if self._loop.is_closed():
+            work.close()
+            raise _closed()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _closed() from None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` has been called."""
+        return self._loop.is_closed()
+
+    async def end_others(self) -> None:
+        """Cancel what runs there beside the caller, which must run there too, and wait until it has ended."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def stop(self) -> None:
         """End the loop and its thread; stopping twice does no harm."""

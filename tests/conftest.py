@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from genrec.testing.tiny import make_tiny_model
 from genrec.tokenizer import HfTokenizer
 from tests.support.postgres import BINARIES, find_binaries, postgres_server
-from tests.support.tiny import make_tiny_model
 
 
 @pytest.fixture(scope="session")

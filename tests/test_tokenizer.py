@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from genrec.errors import ModelError
 from genrec.models import model_folder
+from genrec.testing.tiny import CHAT_TEMPLATE
 from genrec.tokenizer import ByteTokenizer, HfTokenizer
-from tests.support.tiny import CHAT_TEMPLATE
 
 ALPHABET = "▁abcdefghijklmnopqrstuvwxyz|;<>/,[]_.\n"
 GEMMA_LIKE = (

@@ -8,12 +8,16 @@ figures; `report` adds what is needed to judge and repeat them.
 from __future__ import annotations
 
 from genrec.bench.catalogue import Big, big_catalogue, catalogue
-from genrec.bench.decode import decode, peer, queries
+from genrec.bench.decode import PARTS, decode
 from genrec.bench.exact import brute_force, exact
-from genrec.bench.report import Row, Say, report
+from genrec.bench.people import Plan, queries
+from genrec.bench.report import Book, Row, Say, report
 
 __all__ = [
+    "PARTS",
     "Big",
+    "Book",
+    "Plan",
     "Row",
     "Say",
     "big_catalogue",
@@ -21,7 +25,6 @@ __all__ = [
     "catalogue",
     "decode",
     "exact",
-    "peer",
     "queries",
     "report",
 ]

@@ -6,16 +6,14 @@ import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from genrec.cli._common import json_option, print_json, progress, workspace_option
+from genrec.cli._common import json_option, print_json, progress, table, workspace_option
 
 if TYPE_CHECKING:
     from genrec.workspace import Workspace
-
-SCORINGS: tuple[Literal["fused", "masked", "joint"], ...] = ("fused", "masked", "joint")
 
 engines_option = click.option(
     "--engine",
@@ -33,48 +31,100 @@ def command() -> None:
     """Measure this machine: decoding speed and exactness."""
 
 
+PARTS = ("ours", "server", "peers", "append", "catalogue", "cpu")
+
+
 @command.command("decode")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this; may be given several times.")
 @engines_option
 @click.option("--people", "n_people", default=32, show_default=True, help="How many people; vLLM gets all at once.")
+@click.option("--slow-people", "n_slow", default=8, show_default=True, help="How many of them where it takes long.")
 @click.option("--repeats", "n_repeats", default=5, show_default=True, help="Runs of vLLM, of which the median counts.")
-@click.option("--max-tokens", type=int, help="Longest prompt. [default: genrec.toml's]")
+@click.option("--tokens", "n_tokens", default=305, show_default=True, help="What the median prompt comes close to.")
+@click.option("--long-tokens", "n_long", default=1_000, show_default=True, help="What a long history has at least.")
 @click.option("-k", default=10, show_default=True, help="Length of a list.")
-@click.option("--peer/--no-peer", default=True, show_default=True, help="Also run constrained generate with k beams.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON to a file, too.")
+@click.option(
+    "--items",
+    "sizes",
+    multiple=True,
+    type=click.IntRange(10),
+    default=(1_700, 17_000, 170_000, 1_000_000),
+    show_default=True,
+    help="Sizes of the generated catalogues, ascending.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps PART.json of each part; what is there is not measured again.",
+)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the cost against the catalogue's size."
+)
 @workspace_option
 @json_option
 def decode(
+    parts: tuple[str, ...],
     engines: tuple[str, ...],
     n_people: int,
+    n_slow: int,
     n_repeats: int,
-    max_tokens: int | None,
+    n_tokens: int,
+    n_long: int,
     k: int,
-    peer: bool,
+    sizes: tuple[int, ...],
     out: Path | None,
+    plot: Path | None,
     workspace: Path,
     as_json: bool,
 ) -> None:
-    """Time a whole top-k recommendation against reading its prompt alone, and against constrained beam search."""
-    from genrec import bench
-    from genrec.decoding.scoring import Scoring
-    from genrec.engines.transformers import TransformersEngine
-    from genrec.workspace import open_workspace
+    """Time recommendations against reading their prompts alone, and against other ways on the same model.
 
-    started_s = time.perf_counter()
-    rows: list[dict[str, Any]] = []
-    with open_workspace(workspace, history={"max_tokens": max_tokens} if max_tokens else None) as opened:
-        asked = bench.queries(opened, n_people=n_people, k=k)
-        for name in engines:
-            with _engine(opened, name) as engine:
-                for scoring in SCORINGS:
-                    recommender = opened.recommender(engine=name)
-                    recommender.scoring = Scoring(name=scoring)
-                    # The raw scores of an untuned model have to look at hundreds of branches: one run of vLLM will do.
-                    repeats = 1 if scoring == "joint" else n_repeats
-                    rows.append(bench.decode(recommender, asked, n_repeats=repeats, say=_say))
-                if peer and isinstance(engine, TransformersEngine):
-                    rows.append(bench.peer(engine, opened.recommender(engine=name), asked, rows, k=k, say=_say))
-        _finish(bench.report("decode", opened.folder.resolve().name, rows, started_s), as_json, out)
+    \b
+    ours        whole recommendations beside the prefill of their prompts
+    server      many clients of genrec serve; the same search from outside over HTTP
+    peers       constrained generate, vLLM's beam search and structured outputs
+    append      the next recommendation after one moment more
+    catalogue   the cost as the catalogue grows, with and without a filter
+    cpu         int8 weights, compilation, fewer layers
+
+    What fails is reported and does not stop the rest; the exit code is 1 then.
+    """  # noqa: D301  (click's own mark for lines that are not to be wrapped)
+    import sys
+
+    from genrec import bench
+    from genrec.bench import tables
+
+    plan = bench.Plan(
+        workspace=workspace,
+        engines=engines,
+        n_people=n_people,
+        n_slow=min(n_slow, n_people),
+        n_repeats=n_repeats,
+        k=k,
+        n_tokens=n_tokens,
+        n_long=n_long,
+        sizes=sizes,
+    )
+    reports = bench.decode(plan, parts or PARTS, folder=out, say=_say)
+    if plot:
+        from genrec.bench.plot import cost_by_size
+
+        rows: list[bench.Row] = next((report["rows"] for report in reports if report["stage"] == "catalogue"), [])
+        if all("failed" in row for row in rows):
+            _say("There is nothing to plot: the part catalogue has no rows.")
+        else:
+            cost_by_size(rows, plot)
+    if as_json:
+        print_json(reports)
+    else:
+        for report in reports:
+            shown = tables.cells(report["stage"], report["rows"])
+            click.echo(f"\n{report['stage']}, {report['dataset']}\n{table(shown)}")
+    failed = [line for report in reports for line in tables.failures(report["rows"])]
+    for line in failed:
+        click.secho(f"failed: {line}", fg="red", err=True)
+    if failed:
+        sys.exit(1)
 
 
 @command.command("exact")

@@ -23,8 +23,8 @@ N_REQUESTS, N_WARM, N_CLIENTS = 10_000, 2_000, 64
 MAX_GROWTH = 24 << 20
 """Bytes by which the server's process may grow between the two readings; a leak of 3 KiB a request shows."""
 MAX_WORKER_GROWTH = 192 << 20
-"""The same for vLLM's processes. On CPUs its worker grows by 100 MiB, ever more slowly, and is even after 8,000 requests;
-what it keeps is not ours, and does not depend on the size of the KV cache."""
+"""The same for vLLM's processes. On CPUs its worker grows by 100 MiB, ever more slowly, hardly after 8,000
+requests; what it keeps is not ours, and does not depend on the size of the KV cache."""
 
 
 def memory(server: Server) -> tuple[int, int]:

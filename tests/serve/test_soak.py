@@ -20,14 +20,17 @@ import httpx
 psutil = pytest.importorskip("psutil", reason="vLLM brings it")
 
 N_REQUESTS, N_WARM, N_CLIENTS = 10_000, 2_000, 64
-MAX_GROWTH = 48 << 20
-"""Bytes by which server and engine together may grow between the two readings; a leak of 6 KiB a request shows."""
+MAX_GROWTH = 24 << 20
+"""Bytes by which the server's process may grow between the two readings; a leak of 3 KiB a request shows."""
+MAX_WORKER_GROWTH = 192 << 20
+"""The same for vLLM's processes. On CPUs its worker grows by 100 MiB, ever more slowly, hardly after 8,000
+requests; what it keeps is not ours, and does not depend on the size of the KV cache."""
 
 
-def memory(server: Server) -> int:
-    """Resident bytes of the server and its children."""
+def memory(server: Server) -> tuple[int, int]:
+    """Resident bytes of the server's process, and of its children together."""
     process = psutil.Process(server.process.pid)
-    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+    return process.memory_info().rss, sum(child.memory_info().rss for child in process.children(recursive=True))
 
 
 async def one(client: httpx.AsyncClient, rng: random.Random) -> str:
@@ -81,14 +84,15 @@ def test_ten_thousand_requests_leave_nothing_behind(tmp_path: Path, tiny_model: 
         early = memory(server)
         came += asyncio.run(load(server.url, N_REQUESTS - N_WARM, seed=2))
         late = memory(server)
-        print(f"{engine}: {dict(sorted(came.items()))}; {early / 2**20:.0f} MiB, then {late / 2**20:.0f} MiB")
+        print(f"{engine}: {dict(sorted(came.items()))}; bytes {early}, then {late}")
 
         assert came.total() == N_REQUESTS
         allowed = {"one 200", "batch 200", "event 200", "gave up", "answered in time", "malformed 400", "malformed 422"}
         assert set(came) <= allowed
         status = httpx.get(server.url + "/v1/status").json()
         assert status["n_in_flight"] == 0
-        assert late - early < MAX_GROWTH
+        assert late[0] - early[0] < MAX_GROWTH
+        assert late[1] - early[1] < MAX_WORKER_GROWTH
         if engine == "vllm":
             assert httpx.post(server.url + "/v1/recommendations", json={"user_id": "ann"}).status_code == 200
             for line in httpx.get(server.url + "/metrics").text.splitlines():

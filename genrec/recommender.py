@@ -389,7 +389,13 @@ class Recommender:
         if draft.shortlist is None:
             return (
                 yield from search(
-                    draft.trie, k=k, scoring=self.scoring, live=draft.live, log_mass=log_mass, limits=self.limits
+                    draft.trie,
+                    k=k,
+                    scoring=self.scoring,
+                    live=draft.live,
+                    log_mass=log_mass,
+                    limits=self.limits,
+                    margin=self.engine.margin if self.engine else 1.0,
                 )
             )
         rows = draft.shortlist

@@ -13,6 +13,7 @@ engines, items or text.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,9 +25,6 @@ from genrec.trie import AnyTrie
 
 MAX_WIDTH = 256
 """Most branches asked about in one round: what they cost in memory, an engine needs at once."""
-MARGIN = 2
-"""A guess looks for so many times the list that is wanted. On groceries, 2 in place of 1 costs 3 % more tokens and
-leaves 1.1 rounds of 1.8."""
 MAX_GUESSED = 64
 """Most branches asked about in one round on the strength of a guess."""
 
@@ -218,6 +216,7 @@ def search(
     live: np.ndarray | None = None,
     log_mass: np.ndarray | None = None,
     limits: Limits = NO_LIMITS,
+    margin: float = 2.0,
     width: int = 8,
 ) -> Search[Ranking]:
     """Find the k items of highest weight, exactly unless `limits` say otherwise.
@@ -231,6 +230,8 @@ def search(
         log_mass: The prior's log-probability of each row, nats, shape ``(n_leaves,)``. `fused` weighs with it; `masked`
             guesses with it which branches will be needed, which never changes the result.
         limits: Where to stop early.
+        margin: A guess asks for what a list so many times as long would need: some branches more, often a round less.
+            Never changes the result.
         width: Without a guess, how many branches to open in the first round; every round opens twice as many as the
             one before, up to `MAX_WIDTH`. Never changes the result.
 
@@ -247,8 +248,8 @@ def search(
         walk = _walk(weights, known, k, width, limits)
         if not walk.asked:
             return _ranking(walk, n_rounds, len(known), k)
-        if weights.can_guess:  # ask for what a longer list would need, too: a few tokens more, often a round less
-            walk = _walk(weights, known, MARGIN * k, width, limits)
+        if weights.can_guess and margin > 1:
+            walk = _walk(weights, known, math.ceil(margin * k), width, limits)
         builder = _TreeBuilder(trie)
         asked: list[tuple[int, list[int], int, np.ndarray, slice]] = []
         for node in walk.asked:

@@ -82,6 +82,8 @@ class Engine(ABC):
     max_tokens: int
     """Longest prompt plus continuation that the model takes."""
     usage: Usage = field(default_factory=Usage)
+    margin: ClassVar[float] = 2.0
+    """How far to guess ahead, see `genrec.decoding.search`: 1 where each branch costs as much as a round."""
 
     @abstractmethod
     def run(self, searches: Iterable[Job[T]]) -> list[T]:

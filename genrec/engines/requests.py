@@ -11,7 +11,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -110,6 +110,8 @@ class RequestEngine(Engine):
         background: Runs what is called from outside an event loop; without it only `drive` can be used.
         n_parallel: People whose searches are under way at once in `run`.
     """
+
+    margin: ClassVar[float] = 1.0
 
     def __init__(self, background: Background | None, *, n_parallel: int) -> None:
         self._background, self._n_parallel = background, n_parallel

@@ -40,6 +40,8 @@ BUSY = (429, 502, 503, 504)
 SAMPLE = "Monday, 31 May 2021 | crème brûlée; 12×0.5 L Wasser; don't; 日本語; привет 🙂\n"
 """What tokenizers are compared by: they agree on plain English sooner than on this."""
 
+ADDRESS = "Write it like http://localhost:8000"
+
 IMPOSSIBLE = -9999.0
 """How the server writes minus infinity."""
 
@@ -92,18 +94,22 @@ class VllmServerEngine(RequestEngine):
             raise ModelError(
                 f"the engine 'vllm-server' cannot be imported: {error}", hint="pip install 'genrec[vllm-server]'"
             ) from error
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url {base_url!r} is no address", hint="Write it like http://localhost:8000")
+        try:
+            url = httpx.URL(base_url.rstrip("/").removesuffix("/v1"))
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"base_url is no address: {error}", hint=ADDRESS) from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigError("base_url does not begin with http:// or https:// and a name", hint=ADDRESS)
         if timeout_s <= 0 or n_parallel < 1 or max_tokens < 2:
             raise ConfigError("timeout_s, n_parallel and max_tokens must be positive")
         if len(cache_salt) > 100 or any(character in cache_salt for character in "@/\\\0"):
-            raise ConfigError(f"cache_salt {cache_salt!r} is longer than 100 characters or holds one of @ / \\")
+            raise ConfigError("cache_salt is longer than 100 characters or holds one of @ / \\")
         self.model, self.usage, self.tokenizer = model, Usage(), HfTokenizer(folder)
-        self._url = base_url.rstrip("/").removesuffix("/v1")
+        self._url = url.copy_with(userinfo=b"")  # what errors may show
         self._timeout_s = timeout_s
         self._salt = self._own_salt = cache_salt or secrets.token_hex()
         self._http = httpx.AsyncClient(
-            base_url=self._url,
+            base_url=url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(None, connect=10.0),  # the time to wait is counted over all attempts
             # The server closes idle connections after 5 s; a question must not set out on one that is being closed.

@@ -29,7 +29,7 @@ from genrec.errors import ConfigError, EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 MAX_PROMPTS = 256
 """Prompts of one call; a stock server takes 1024."""
@@ -68,7 +68,7 @@ class VllmServerEngine(RequestEngine):
 
     Raises:
         ConfigError: If an option cannot be right.
-        ModelError: If httpx is missing, or the server's model is not the one in the folder.
+        ModelError: If httpx2 is missing, or the server's model is not the one in the folder.
         EngineError: If the server does not answer, or cannot do what is asked.
     """
 
@@ -89,14 +89,14 @@ class VllmServerEngine(RequestEngine):
         cache_salt: str = "",
     ) -> None:
         try:
-            import httpx
+            import httpx2
         except ImportError as error:
             raise ModelError(
                 f"the engine 'vllm-server' cannot be imported: {error}", hint="pip install 'genrec[vllm-server]'"
             ) from error
         try:
-            url = httpx.URL(base_url.rstrip("/").removesuffix("/v1"))
-        except httpx.InvalidURL as error:
+            url = httpx2.URL(base_url.rstrip("/").removesuffix("/v1"))
+        except httpx2.InvalidURL as error:
             raise ConfigError(f"base_url is no address: {error}", hint=ADDRESS) from error
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigError("base_url does not begin with http:// or https:// and a name", hint=ADDRESS)
@@ -108,12 +108,12 @@ class VllmServerEngine(RequestEngine):
         self._url = url.copy_with(userinfo=b"")  # what errors may show
         self._timeout_s = timeout_s
         self._salt = self._own_salt = cache_salt or secrets.token_hex()
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx.Timeout(None, connect=10.0),  # the time to wait is counted over all attempts
+            timeout=httpx2.Timeout(None, connect=10.0),  # the time to wait is counted over all attempts
             # The server closes idle connections after 5 s; a question must not set out on one that is being closed.
-            limits=httpx.Limits(max_connections=2 * n_parallel, keepalive_expiry=4.0),
+            limits=httpx2.Limits(max_connections=2 * n_parallel, keepalive_expiry=4.0),
         )
         self._there = Background("genrec-vllm-server")
         super().__init__(self._there, n_parallel=n_parallel)
@@ -257,7 +257,7 @@ class VllmServerEngine(RequestEngine):
         Raises:
             EngineError: If no answer comes in time, or a refusal.
         """
-        import httpx
+        import httpx2
 
         pause_s, last = 0.1, "no answer yet"
         try:
@@ -266,7 +266,7 @@ class VllmServerEngine(RequestEngine):
                     after_s = 0.0
                     try:
                         response = await self._http.request(method, path, json=body)
-                    except httpx.TransportError as error:
+                    except httpx2.TransportError as error:
                         last = f"{type(error).__name__} {error}".strip()
                     else:
                         if response.status_code not in BUSY:
@@ -286,7 +286,7 @@ class VllmServerEngine(RequestEngine):
             retryable=True,
         )
 
-    def _read(self, response: httpx.Response) -> Any:
+    def _read(self, response: httpx2.Response) -> Any:
         """An answer's JSON, or the error that it stands for."""
         status = response.status_code
         if status == 200:
@@ -339,7 +339,7 @@ def _values(choice: Any, tokens: Sequence[int]) -> list[float]:
     return [-math.inf if value <= IMPOSSIBLE else value for value in values]
 
 
-def _message(response: httpx.Response) -> str:
+def _message(response: httpx2.Response) -> str:
     """What a refusal says."""
     try:
         body = response.json()

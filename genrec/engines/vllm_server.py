@@ -177,9 +177,9 @@ class VllmServerEngine(RequestEngine):
             n_cached = ((answer.get("usage") or {}).get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._strange(error) from error
-        if any(value > 1e-3 for values in found for value in values):
+        if not all(value <= 1e-3 for values in found for value in values):
             raise EngineError(
-                f"the server at {self._url} gives something else for log-probabilities: they are above zero",
+                f"the server at {self._url} gives something else for log-probabilities: above zero or not a number",
                 hint="Start it without --logprobs-mode.",
             )
         n_prompt = sum(map(len, prompts))

@@ -239,6 +239,7 @@ def other(body: Any, **changes: Any) -> Answer:
         (other(None, logprobs={"top_logprobs": [{"token_id:6": -1.0}]}), "KeyError 'token_id:5'", False),
         (other(None, logprobs={"top_logprobs": [{"token_id:5": "x"}]}), "does not answer like vLLM", False),
         (other(None, logprobs={"top_logprobs": [{"token_id:5": 17.5}]}), "above zero", False),
+        (other(None, logprobs={"top_logprobs": [{"token_id:5": math.nan}]}), "not a number", False),
         (other(None, finish_reason="abort", logprobs=None), "dropped", True),
         ((500, {"error": {"message": "EngineCore died"}}), "status 500, EngineCore died", True),
         ((400, {"error": {"message": "too many"}}), "status 400, too many", False),
@@ -394,8 +395,8 @@ def test_naming_what_others_ask_about_changes_no_answer(
     with connected(opinionated_model, stock_server) as engine:
 
         async def both() -> list[list[list[float]]]:
-            together = await engine._ask(prompt, questions)
-            alone = [(await engine._ask(prompt, [question]))[0] for question in questions]
+            together, _ = await engine._ask(prompt, questions)
+            alone = [(await engine._ask(prompt, [question]))[0][0] for question in questions]
             return [together, alone]
 
         assert len(share_calls(questions)) < len(questions)

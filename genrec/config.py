@@ -82,7 +82,7 @@ class Settings(BaseModel):
     model: str = Field(default="smollm2-135m", min_length=1)
     """The language model: an alias (genrec models list), a Hugging Face id or a local folder."""
     engine: str = Field(default="auto", min_length=1)
-    """What runs the model: auto, vllm, transformers, chat (an endpoint), or none to answer from the prior alone."""
+    """What runs the model: auto, vllm, vllm-server, transformers, chat, or none to answer from the prior alone."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model's weights."""
     embedding: str = Field(default="minilm-l6-v2", min_length=1)

@@ -69,7 +69,7 @@ class Attribute(click.ParamType[tuple[str, str]]):
 @click.option("--near", type=Place(), help="Only items near this place, by their latitude and longitude.")
 @click.option("--within-km", type=float, metavar="KM", help="How near.")
 @click.option("--candidate", "candidates", multiple=True, help="Rank only this item, by id; may be given many times.")
-@click.option("--engine", metavar="NAME", help="auto, vllm, transformers, chat, or none for the prior alone.")
+@click.option("--engine", metavar="NAME", help="auto, vllm, vllm-server, transformers, chat, or none.")
 @click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
 @click.option("--scoring", type=click.Choice(["auto", "joint", "masked", "fused"]), help="What a step is worth.")
 @click.option("--trace", is_flag=True, help="Show what every stage made, on standard error.")

@@ -50,7 +50,7 @@ class Usage:
     n_computed_tokens: int = 0
     """Those of them that were run through the model."""
     n_requests: int = 0
-    """Forward passes (transformers) or requests (vLLM)."""
+    """Forward passes (transformers) or requests (vLLM), of which many can share a call over HTTP."""
 
     def __iadd__(self, other: Usage) -> Usage:
         """Count on."""

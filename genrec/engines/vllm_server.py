@@ -29,7 +29,7 @@ from genrec.errors import ConfigError, EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 MAX_PROMPTS = 256
 """Prompts of one call; a stock server takes 1024."""
@@ -39,6 +39,8 @@ BUSY = (429, 502, 503, 504)
 
 SAMPLE = "Monday, 31 May 2021 | crème brûlée; 12×0.5 L Wasser; don't; 日本語; привет 🙂\n"
 """What tokenizers are compared by: they agree on plain English sooner than on this."""
+
+ADDRESS = "Write it like http://localhost:8000"
 
 IMPOSSIBLE = -9999.0
 """How the server writes minus infinity."""
@@ -66,7 +68,7 @@ class VllmServerEngine(RequestEngine):
 
     Raises:
         ConfigError: If an option cannot be right.
-        ModelError: If httpx is missing, or the server's model is not the one in the folder.
+        ModelError: If httpx2 is missing, or the server's model is not the one in the folder.
         EngineError: If the server does not answer, or cannot do what is asked.
     """
 
@@ -87,27 +89,31 @@ class VllmServerEngine(RequestEngine):
         cache_salt: str = "",
     ) -> None:
         try:
-            import httpx
+            import httpx2
         except ImportError as error:
             raise ModelError(
                 f"the engine 'vllm-server' cannot be imported: {error}", hint="pip install 'genrec[vllm-server]'"
             ) from error
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url {base_url!r} is no address", hint="Write it like http://localhost:8000")
+        try:
+            url = httpx2.URL(base_url.rstrip("/").removesuffix("/v1"))
+        except httpx2.InvalidURL as error:
+            raise ConfigError(f"base_url is no address: {error}", hint=ADDRESS) from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigError("base_url does not begin with http:// or https:// and a name", hint=ADDRESS)
         if timeout_s <= 0 or n_parallel < 1 or max_tokens < 2:
             raise ConfigError("timeout_s, n_parallel and max_tokens must be positive")
         if len(cache_salt) > 100 or any(character in cache_salt for character in "@/\\\0"):
-            raise ConfigError(f"cache_salt {cache_salt!r} is longer than 100 characters or holds one of @ / \\")
+            raise ConfigError("cache_salt is longer than 100 characters or holds one of @ / \\")
         self.model, self.usage, self.tokenizer = model, Usage(), HfTokenizer(folder)
-        self._url = base_url.rstrip("/").removesuffix("/v1")
+        self._url = url.copy_with(userinfo=b"")  # what errors may show
         self._timeout_s = timeout_s
         self._salt = self._own_salt = cache_salt or secrets.token_hex()
-        self._http = httpx.AsyncClient(
-            base_url=self._url,
+        self._http = httpx2.AsyncClient(
+            base_url=url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx.Timeout(None, connect=10.0),  # the time to wait is counted over all attempts
+            timeout=httpx2.Timeout(None, connect=10.0),  # the time to wait is counted over all attempts
             # The server closes idle connections after 5 s; a question must not set out on one that is being closed.
-            limits=httpx.Limits(max_connections=2 * n_parallel, keepalive_expiry=4.0),
+            limits=httpx2.Limits(max_connections=2 * n_parallel, keepalive_expiry=4.0),
         )
         self._there = Background("genrec-vllm-server")
         super().__init__(self._there, n_parallel=n_parallel)
@@ -171,9 +177,9 @@ class VllmServerEngine(RequestEngine):
             n_cached = ((answer.get("usage") or {}).get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._strange(error) from error
-        if any(value > 1e-3 for values in found for value in values):
+        if not all(value <= 1e-3 for values in found for value in values):
             raise EngineError(
-                f"the server at {self._url} gives something else for log-probabilities: they are above zero",
+                f"the server at {self._url} gives something else for log-probabilities: above zero or not a number",
                 hint="Start it without --logprobs-mode.",
             )
         n_prompt = sum(map(len, prompts))
@@ -251,7 +257,7 @@ class VllmServerEngine(RequestEngine):
         Raises:
             EngineError: If no answer comes in time, or a refusal.
         """
-        import httpx
+        import httpx2
 
         pause_s, last = 0.1, "no answer yet"
         try:
@@ -260,7 +266,7 @@ class VllmServerEngine(RequestEngine):
                     after_s = 0.0
                     try:
                         response = await self._http.request(method, path, json=body)
-                    except httpx.TransportError as error:
+                    except httpx2.TransportError as error:
                         last = f"{type(error).__name__} {error}".strip()
                     else:
                         if response.status_code not in BUSY:
@@ -280,7 +286,7 @@ class VllmServerEngine(RequestEngine):
             retryable=True,
         )
 
-    def _read(self, response: httpx.Response) -> Any:
+    def _read(self, response: httpx2.Response) -> Any:
         """An answer's JSON, or the error that it stands for."""
         status = response.status_code
         if status == 200:
@@ -333,7 +339,7 @@ def _values(choice: Any, tokens: Sequence[int]) -> list[float]:
     return [-math.inf if value <= IMPOSSIBLE else value for value in values]
 
 
-def _message(response: httpx.Response) -> str:
+def _message(response: httpx2.Response) -> str:
     """What a refusal says."""
     try:
         body = response.json()

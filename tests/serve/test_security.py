@@ -11,7 +11,7 @@ import pytest
 from genrec.errors import ConfigError
 
 pytest.importorskip("fastapi", reason="pip install 'genrec[serve]'")
-import httpx
+import httpx2
 
 from genrec.serve.security import MAX_BODY, MIN_KEY, Guard, Keys, check_reach, read_keys
 
@@ -27,11 +27,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def ask(keys: Keys, path: str = "/v1/status", method: str = "GET", **options: Any) -> httpx.Response:
-    async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(app=Guard(echo, keys))
+def ask(keys: Keys, path: str = "/v1/status", method: str = "GET", **options: Any) -> httpx2.Response:
+    async def run() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app=Guard(echo, keys))
         base = options.pop("base", "http://localhost:8000")
-        async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+        async with httpx2.AsyncClient(transport=transport, base_url=base) as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(run())

@@ -21,7 +21,7 @@ from tests.support.corner_shop import make_workspace
 from tests.support.server import Server, running
 
 pytest.importorskip("fastapi", reason="pip install 'genrec[serve]'")
-import httpx
+import httpx2
 
 KEY = "a-key-of-the-corner-shop"
 AT = "2025-06-15T09:00-04:00"
@@ -41,18 +41,18 @@ def server(request: pytest.FixtureRequest, shop: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
+def client(server: Server) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
         yield client
 
 
-def recommend(client: httpx.Client, **body: Any) -> dict[str, Any]:
+def recommend(client: httpx2.Client, **body: Any) -> dict[str, Any]:
     answer = client.post("/v1/recommendations", json=body)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
 
-def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+def refused(answer: httpx2.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"type", "message", "hint", "retryable"}
@@ -70,7 +70,7 @@ def nearly(answer: dict[str, Any]) -> dict[str, Any]:
     return without_costs(answer | {"items": items})
 
 
-def test_the_answer_is_the_one_that_python_gives(client: httpx.Client, shop: Path) -> None:
+def test_the_answer_is_the_one_that_python_gives(client: httpx2.Client, shop: Path) -> None:
     engine = client.get("/v1/status").json()["engine"]
     with open_workspace(shop, engine=engine) as workspace:
         expected = workspace.recommender().recommend("ann", at=AT, k=3, place="home").to_dict()
@@ -78,7 +78,7 @@ def test_the_answer_is_the_one_that_python_gives(client: httpx.Client, shop: Pat
     assert without_costs(answer) == nearly(expected)
 
 
-def test_status_says_what_answers(client: httpx.Client) -> None:
+def test_status_says_what_answers(client: httpx2.Client) -> None:
     status = client.get("/v1/status").json()
     assert status["engine"] in ("none", "transformers")
     assert status["catalog"]["n_items"] - status["catalog"]["n_retired"] == 5
@@ -87,14 +87,14 @@ def test_status_says_what_answers(client: httpx.Client) -> None:
 
 
 def test_nothing_but_health_without_the_key(server: Server) -> None:
-    with httpx.Client(base_url=server.url) as stranger:
+    with httpx2.Client(base_url=server.url) as stranger:
         for path in ("/v1/status", "/openapi.json", "/metrics", "/v1/recommendations", "/v1/models", "/docs", "/"):
             refused(stranger.get(path), 401)
             refused(stranger.post(path, json={"user_id": "ann"}), 401)
         assert stranger.get("/healthz").json() == {"status": "ok"}
 
 
-def test_a_batch_answers_or_refuses_each(client: httpx.Client) -> None:
+def test_a_batch_answers_or_refuses_each(client: httpx2.Client) -> None:
     queries = [{"user_id": "bob", "at": AT}, {"user_id": "ann", "at": "noon"}, {"user_id": "ann", "at": AT, "k": 1}]
     answer = recommend(client, queries=queries)
     first, second, third = answer["answers"]
@@ -104,18 +104,18 @@ def test_a_batch_answers_or_refuses_each(client: httpx.Client) -> None:
     assert (nobody.status_code, nobody.json()["n_errors"]) == (422, 1)
 
 
-def test_a_batch_larger_than_the_queue_is_refused(client: httpx.Client) -> None:
+def test_a_batch_larger_than_the_queue_is_refused(client: httpx2.Client) -> None:
     error = refused(client.post("/v1/recommendations", json={"queries": [{"user_id": "ann"}] * 9}), 413)
     assert "takes 8" in error["message"]
 
 
-def test_more_items_than_there_are(client: httpx.Client) -> None:
+def test_more_items_than_there_are(client: httpx2.Client) -> None:
     answer = recommend(client, user_id="ann", at=AT, k=100)
     assert len(answer["items"]) == 5
     assert "100 items were asked for, and 5 are left." in answer["notes"]
 
 
-def test_somebody_who_has_everything_gets_an_empty_list_and_a_note(client: httpx.Client) -> None:
+def test_somebody_who_has_everything_gets_an_empty_list_and_a_note(client: httpx2.Client) -> None:
     events = [
         {"user_id": "dan", "item_id": f"i-{name}", "at": "2025-06-01T08:00Z", "event_id": f"dan-{name}"}
         for name in ("milk", "bread", "beer", "eggs", "tea")
@@ -126,7 +126,7 @@ def test_somebody_who_has_everything_gets_an_empty_list_and_a_note(client: httpx
     assert any("No item is left" in note for note in answer["notes"])
 
 
-def test_an_event_is_seen_by_the_next_recommendation_and_stored_once(client: httpx.Client, shop: Path) -> None:
+def test_an_event_is_seen_by_the_next_recommendation_and_stored_once(client: httpx2.Client, shop: Path) -> None:
     user_id = client.get("/v1/status").json()["engine"] + "-newcomer"
     event = {"user_id": user_id, "item_id": "i-tea", "at": "2025-06-14T08:00-04:00", "event_id": f"{user_id}-1"}
     before = recommend(client, user_id=user_id, at=AT, exclude_seen=True)
@@ -141,7 +141,7 @@ def test_an_event_is_seen_by_the_next_recommendation_and_stored_once(client: htt
     assert (stored.item_id, stored.action, stored.context.place) == ("i-tea", "buy", "corner shop")
 
 
-def test_items_come_and_go_while_it_serves(client: httpx.Client) -> None:
+def test_items_come_and_go_while_it_serves(client: httpx2.Client) -> None:
     item_id = f"i/{client.get('/v1/status').json()['engine']} coffee"
     asked = {"user_id": "ann", "at": AT, "k": 100, "categories": ["hot drinks"]}
     coffee = {"item_id": item_id, "title": "Coffee", "category": "hot drinks"}
@@ -159,7 +159,7 @@ def test_items_come_and_go_while_it_serves(client: httpx.Client) -> None:
     )
 
 
-def test_what_is_malformed_is_refused_in_one_form(client: httpx.Client) -> None:
+def test_what_is_malformed_is_refused_in_one_form(client: httpx2.Client) -> None:
     json_type = {"Content-Type": "application/json"}
     for path in ("/v1/recommendations", "/v1/events", "/v1/items"):
         assert refused(client.post(path, content=b"{", headers=json_type), 400)["type"] == "malformed"
@@ -178,19 +178,19 @@ def test_what_is_malformed_is_refused_in_one_form(client: httpx.Client) -> None:
     assert client.get("/v1/status").json()["n_in_flight"] == 0
 
 
-def test_openais_routes_say_why_they_are_missing(client: httpx.Client) -> None:
+def test_openais_routes_say_why_they_are_missing(client: httpx2.Client) -> None:
     for path in ("/v1/completions", "/v1/chat/completions"):
         assert "need vLLM" in refused(client.post(path, json={}), 501)["message"]
     refused(client.get("/v1/models"), 501)
 
 
-def test_everything_is_described(client: httpx.Client) -> None:
+def test_everything_is_described(client: httpx2.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     ours = {"/healthz", "/v1/status", "/v1/recommendations", "/v1/events", "/v1/items", "/v1/items/{item_id}"}
     assert set(paths) == ours
 
 
-def test_people_at_once_never_see_each_others_lists(client: httpx.Client, server: Server) -> None:
+def test_people_at_once_never_see_each_others_lists(client: httpx2.Client, server: Server) -> None:
     """Eight at a time, some with filters, some without: each gets what they get alone."""
     asked = [
         {"user_id": user, "at": AT, "k": k, "exclude_seen": exclude}
@@ -202,7 +202,7 @@ def test_people_at_once_never_see_each_others_lists(client: httpx.Client, server
 
     async def together() -> list[dict[str, Any]]:
         headers = {"Authorization": f"Bearer {KEY}"}
-        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as many:
+        async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=60) as many:
             places = asyncio.Semaphore(8)
 
             async def one(body: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def test_it_says_nothing_of_keys_and_people(server: Server) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     with running(make_workspace(tmp_path / "shop")) as server:
-        assert httpx.get(server.url + "/healthz").status_code == 200
+        assert httpx2.get(server.url + "/healthz").status_code == 200
         server.process.send_signal(number)
         assert server.process.wait(30) == 0
         assert "Traceback" not in server.said()
@@ -270,6 +270,6 @@ def test_the_settings_say_where_and_how(tmp_path: Path) -> None:
     shop = make_workspace(tmp_path / "shop", {"serve": {"api_key_file": "keys", "max_queue": 3, "timeout_s": 7}})
     (shop / "keys").write_text(KEY)
     with running(shop) as server:
-        assert httpx.get(server.url + "/v1/status").status_code == 401
-        status = httpx.get(server.url + "/v1/status", headers={"Authorization": f"Bearer {KEY}"}).json()
+        assert httpx2.get(server.url + "/v1/status").status_code == 401
+        status = httpx2.get(server.url + "/v1/status", headers={"Authorization": f"Bearer {KEY}"}).json()
         assert (status["max_queue"], status["timeout_s"]) == (3, 7)

@@ -15,7 +15,7 @@ from tests.support.corner_shop import make_workspace
 from tests.support.server import Server, running
 
 pytest.importorskip("fastapi", reason="pip install 'genrec[serve]'")
-import httpx
+import httpx2
 
 psutil = pytest.importorskip("psutil", reason="vLLM brings it")
 
@@ -33,7 +33,7 @@ def memory(server: Server) -> tuple[int, int]:
     return process.memory_info().rss, sum(child.memory_info().rss for child in process.children(recursive=True))
 
 
-async def one(client: httpx.AsyncClient, rng: random.Random) -> str:
+async def one(client: httpx2.AsyncClient, rng: random.Random) -> str:
     """One request of a random kind; says what came of it."""
     body: dict[str, Any] = {"user_id": rng.choice(["ann", "bob", "cat", f"s{rng.random()}"]), "k": rng.randint(1, 5)}
     kind = rng.random()
@@ -44,7 +44,7 @@ async def one(client: httpx.AsyncClient, rng: random.Random) -> str:
     if kind < 0.10:  # gives up
         try:
             await client.post("/v1/recommendations", json=body, timeout=rng.uniform(0.001, 0.05))
-        except httpx.TimeoutException:
+        except httpx2.TimeoutException:
             return "gave up"
         return "answered in time"
     if kind < 0.15:
@@ -64,7 +64,7 @@ async def load(url: str, n: int, seed: int) -> Counter[str]:
 
     async def work(number: int) -> None:
         rng = random.Random(f"{seed} {number}")
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=120) as client:
             for _ in left:
                 came[await one(client, rng)] += 1
 
@@ -89,13 +89,13 @@ def test_ten_thousand_requests_leave_nothing_behind(tmp_path: Path, tiny_model: 
         assert came.total() == N_REQUESTS
         allowed = {"one 200", "batch 200", "event 200", "gave up", "answered in time", "malformed 400", "malformed 422"}
         assert set(came) <= allowed
-        status = httpx.get(server.url + "/v1/status").json()
+        status = httpx2.get(server.url + "/v1/status").json()
         assert status["n_in_flight"] == 0
         assert late[0] - early[0] < MAX_GROWTH
         assert late[1] - early[1] < MAX_WORKER_GROWTH
         if engine == "vllm":
-            assert httpx.post(server.url + "/v1/recommendations", json={"user_id": "ann"}).status_code == 200
-            for line in httpx.get(server.url + "/metrics").text.splitlines():
+            assert httpx2.post(server.url + "/v1/recommendations", json={"user_id": "ann"}).status_code == 200
+            for line in httpx2.get(server.url + "/metrics").text.splitlines():
                 if line.startswith(("vllm:num_requests_running{", "vllm:num_requests_waiting{")):
                     assert float(line.split()[-1]) == 0, line
         server.process.send_signal(signal.SIGTERM)

@@ -29,7 +29,7 @@ from tests.support.server import Server, running
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytest.importorskip("fastapi", reason="pip install 'genrec[serve]'")
-import httpx
+import httpx2
 import psutil
 
 pytestmark = pytest.mark.vllm
@@ -71,8 +71,8 @@ def server(shop: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, headers=HEADERS, timeout=120) as client:
+def client(server: Server) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, headers=HEADERS, timeout=120) as client:
         yield client
 
 
@@ -93,7 +93,7 @@ def held(server: Server) -> Iterator[psutil.Process]:
             process.send_signal(signal.SIGCONT)
 
 
-def until(client: httpx.Client, n_in_flight: int) -> dict[str, Any]:
+def until(client: httpx2.Client, n_in_flight: int) -> dict[str, Any]:
     """Wait until so many people are under way; gives the status then."""
     deadline = time.monotonic() + 60
     while (status := client.get("/v1/status").json())["n_in_flight"] != n_in_flight:
@@ -102,7 +102,7 @@ def until(client: httpx.Client, n_in_flight: int) -> dict[str, Any]:
     return dict(status)
 
 
-def is_idle(client: httpx.Client) -> bool:
+def is_idle(client: httpx2.Client) -> bool:
     """Whether neither server nor engine has anything to do; the engine's own numbers come with its next step."""
     until(client, 0)
     deadline = time.monotonic() + 60
@@ -115,9 +115,9 @@ def is_idle(client: httpx.Client) -> bool:
     return False
 
 
-async def together(url: str, bodies: list[dict[str, Any]], timeout_s: float = 120) -> list[httpx.Response | Exception]:
+async def together(url: str, bodies: list[dict[str, Any]], timeout_s: float = 120) -> list[httpx2.Response | Exception]:
     """All requests at the same time."""
-    async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=timeout_s) as client:
+    async with httpx2.AsyncClient(base_url=url, headers=HEADERS, timeout=timeout_s) as client:
         asked = (client.post("/v1/recommendations", json=body) for body in bodies)
         return list(await asyncio.gather(*asked, return_exceptions=True))  # type: ignore[arg-type]
 
@@ -148,14 +148,14 @@ def test_lists_are_exact_whoever_else_is_asking(server: Server, shop: Path) -> N
         expected = workspace.recommender().recommend_many([Query(**body) for body in bodies])  # type: ignore[arg-type]
     answers = asyncio.run(together(server.url, bodies))
     for body, answer, truth in zip(bodies, answers, expected, strict=True):
-        assert isinstance(answer, httpx.Response)
+        assert isinstance(answer, httpx2.Response)
         items = answer.json()["items"]
         assert [item["item_id"] for item in items] == [item.item_id for item in truth.items]
         assert len(items) == body["k"]
         np.testing.assert_allclose([i["logprob"] for i in items], [i.logprob for i in truth.items], atol=1e-4)
 
 
-def test_status_names_vllm(client: httpx.Client, tiny_model: Path) -> None:
+def test_status_names_vllm(client: httpx2.Client, tiny_model: Path) -> None:
     status = client.get("/v1/status").json()
     assert (status["engine"], status["model"], status["openai"]) == ("vllm", str(tiny_model), True)
     assert status["usage"]["n_requests"] > 0
@@ -163,7 +163,7 @@ def test_status_names_vllm(client: httpx.Client, tiny_model: Path) -> None:
 
 def test_no_route_of_vllm_answers_without_the_key(server: Server) -> None:
     vllms = ["/metrics", "/tokenize", "/health", "/ping", "/version", "/load", "/v1/models", "/generative_scoring"]
-    with httpx.Client(base_url=server.url) as stranger:
+    with httpx2.Client(base_url=server.url) as stranger:
         for path in [*vllms, "/v1/completions", "/invocations", "/v1/status", "/openapi.json"]:
             for key in ({}, {"Authorization": "Bearer wrong-key-0123456789"}):
                 assert stranger.get(path, headers=key).status_code == 401
@@ -171,7 +171,7 @@ def test_no_route_of_vllm_answers_without_the_key(server: Server) -> None:
         assert stranger.get("/healthz").status_code == 200
 
 
-def test_openais_routes_work_with_it(client: httpx.Client, tiny_model: Path) -> None:
+def test_openais_routes_work_with_it(client: httpx2.Client, tiny_model: Path) -> None:
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [str(tiny_model)]
     body = {"model": str(tiny_model), "prompt": "milk;", "max_tokens": 4, "temperature": 0}
     first, second = (client.post("/v1/completions", json=body) for _ in range(2))
@@ -197,7 +197,7 @@ ASKS = [
 
 
 def test_logprobs_are_refused_with_the_reason_under_load_and_without(
-    client: httpx.Client, server: Server, tiny_model: Path
+    client: httpx2.Client, server: Server, tiny_model: Path
 ) -> None:
     def refusals() -> None:
         for path, body in ASKS:
@@ -224,7 +224,7 @@ def test_logprobs_are_refused_with_the_reason_under_load_and_without(
         await asyncio.to_thread(refusals)
         found = [await asyncio.to_thread(values) for _ in range(3)]
         for answers in await asyncio.gather(*load):
-            assert all(isinstance(answer, httpx.Response) and answer.status_code == 200 for answer in answers)
+            assert all(isinstance(answer, httpx2.Response) and answer.status_code == 200 for answer in answers)
         return found
 
     refusals()
@@ -233,10 +233,10 @@ def test_logprobs_are_refused_with_the_reason_under_load_and_without(
         np.testing.assert_allclose(found, alone, atol=1e-4)
 
 
-def test_a_full_queue_sends_away_and_loses_nobody(client: httpx.Client, server: Server) -> None:
+def test_a_full_queue_sends_away_and_loses_nobody(client: httpx2.Client, server: Server) -> None:
     bodies = [{"user_id": f"u{user}", "at": AT} for user in range(MAX_QUEUE)]
 
-    async def run() -> list[httpx.Response | Exception]:
+    async def run() -> list[httpx2.Response | Exception]:
         with held(server):
             waiting = asyncio.ensure_future(together(server.url, bodies))
             await asyncio.to_thread(until, client, MAX_QUEUE)
@@ -246,23 +246,23 @@ def test_a_full_queue_sends_away_and_loses_nobody(client: httpx.Client, server: 
         return await waiting
 
     answers = asyncio.run(run())
-    assert [a.json()["user_id"] for a in answers if isinstance(a, httpx.Response)] == [b["user_id"] for b in bodies]
+    assert [a.json()["user_id"] for a in answers if isinstance(a, httpx2.Response)] == [b["user_id"] for b in bodies]
     assert is_idle(client)
 
 
-def test_a_client_that_goes_away_frees_its_requests(client: httpx.Client, server: Server) -> None:
+def test_a_client_that_goes_away_frees_its_requests(client: httpx2.Client, server: Server) -> None:
     before = client.get("/v1/status").json()
     with held(server):
         bodies = [{"user_id": f"u{user}", "at": AT, "k": 150} for user in range(8)]
         bodies.append({"queries": bodies[:4]})
         answers = asyncio.run(together(server.url, bodies, timeout_s=2))
-        assert all(isinstance(answer, httpx.ReadTimeout) for answer in answers)
+        assert all(isinstance(answer, httpx2.ReadTimeout) for answer in answers)
         after = until(client, 0)
     assert after["n_failed"] - before["n_failed"] == 12
     assert is_idle(client)
 
 
-def test_an_engine_that_hangs_is_a_time_out(client: httpx.Client, server: Server) -> None:
+def test_an_engine_that_hangs_is_a_time_out(client: httpx2.Client, server: Server) -> None:
     body = {"user_id": "u1", "at": AT, "timeout_s": 0.5}
     with held(server):
         answer = client.post("/v1/recommendations", json=body)
@@ -274,12 +274,12 @@ def test_an_engine_that_hangs_is_a_time_out(client: httpx.Client, server: Server
 
 
 def test_an_engine_that_dies_is_told_to_those_who_wait_and_ends_the_server(
-    client: httpx.Client, server: Server
+    client: httpx2.Client, server: Server
 ) -> None:
     bodies: list[dict[str, Any]] = [{"user_id": f"u{user}", "at": AT} for user in range(4)]
     bodies.append({"queries": bodies[:2]})
 
-    async def run() -> list[httpx.Response | Exception]:
+    async def run() -> list[httpx2.Response | Exception]:
         with held(server) as engine:
             waiting = asyncio.ensure_future(together(server.url, bodies))
             await asyncio.to_thread(until, client, 6)
@@ -288,10 +288,10 @@ def test_an_engine_that_dies_is_told_to_those_who_wait_and_ends_the_server(
 
     answers = asyncio.run(run())
     for answer in answers:
-        assert isinstance(answer, httpx.Response)
+        assert isinstance(answer, httpx2.Response)
         assert answer.status_code == 503
         assert "items" not in answer.text
-    *single, both = [answer.json() for answer in answers if isinstance(answer, httpx.Response)]
+    *single, both = [answer.json() for answer in answers if isinstance(answer, httpx2.Response)]
     errors = [one["error"] for one in [*single, *both["answers"]]]
     assert {(error["type"], error["retryable"]) for error in errors} == {("engine_failed", True)}
     assert server.process.wait(60) == 9

@@ -34,7 +34,7 @@ def cost_by_size(rows: Sequence[Row], file: Path) -> None:
     shown = [row for row in rows if "failed" not in row and not row["filtered"]]
     look = {"svg.hashsalt": "genrec", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
     with mpl.rc_context(look):
-        figure = Figure(figsize=(8.6, 4.6), layout="constrained")
+        figure = Figure(figsize=(10.4, 4.6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         for engine in dict.fromkeys(row["engine"] for row in shown):

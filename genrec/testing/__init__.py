@@ -1,4 +1,4 @@
-"""What plugins are tested with: contracts to subclass, one for each kind of part."""
+"""What plugins are tested with: contracts to subclass, one for each kind of part; `tiny` makes a model in a second."""
 
 from __future__ import annotations
 

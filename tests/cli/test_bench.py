@@ -73,7 +73,7 @@ def check_ours(rows: dict[str, dict[str, Any]], engine: str) -> None:
     for row in rows.values():
         assert row["n_people"] == 2
         assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
-        assert row["computed_tokens"] >= row["prompt_tokens"] * 0.5  # people share the instructions, on vLLM in one step
+        assert row["computed_tokens"] >= row["prompt_tokens"] * 0.5  # vLLM reads shared instructions once
 
 
 def check_append(rows: dict[str, dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@
 |---|---|---|
 | `joint` | raw log-probability | no: the model also gives mass to what is not in the catalogue |
 | `masked` | renormalised over the trie's children | yes |
-| `fused` | ``gamma * LLM + beta * log prior mass below``, renormalised | yes |
+| `fused` | ``gamma * max(LLM, FLOOR) + beta * log prior mass below``, renormalised | yes |
 
 All weights are nats and at most 0, so the weight of an open branch bounds that of every item below it.
 """
@@ -17,6 +17,10 @@ from typing import Literal
 import numpy as np
 
 from genrec.errors import ConfigError
+
+FLOOR = -20.0
+"""`fused` hears a log-probability below this as this, nats: no token of the model's can veto an item, and how far a
+branch may fall is known before the model is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +58,9 @@ class Scoring:
             return _normalise(logprob)
         assert mass is not None, "fused scoring needs the prior's mass"
         alive = mass > 0
-        prior = np.log(mass, out=np.full(len(mass), -np.inf), where=alive)
-        return _normalise(np.where(alive, self.gamma * logprob + self.beta * np.where(alive, prior, 0.0), -np.inf))
+        prior = np.log(mass, out=np.zeros(len(mass)), where=alive)
+        model = np.maximum(logprob, FLOOR)
+        return _normalise(np.where(alive, self.gamma * model + self.beta * prior, -np.inf))
 
 
 def _normalise(logits: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.decoding.scoring import Scoring
+from genrec.decoding.scoring import FLOOR, Scoring
 from genrec.engines.base import Search, TokenTree
 from genrec.trie import AnyTrie
 
@@ -85,6 +85,7 @@ class _Weights:
     def __init__(self, trie: AnyTrie, scoring: Scoring, live: np.ndarray | None, log_mass: np.ndarray | None) -> None:
         self.trie, self.scoring = trie, scoring
         live = None if live is None or live.all() else live
+        self.ceilings: dict[tuple[int, int], float] = {}
         self.mass: Callable[[np.ndarray], np.ndarray] | None = None
         self.alive: Callable[[np.ndarray], np.ndarray] | None = None
         if log_mass is not None:
@@ -144,6 +145,30 @@ class _Weights:
         children, steps = children[possible], steps[possible]
         order = np.argsort(-steps, kind="stable")
         return _Opened(forced, children[order].tolist(), steps[order].tolist(), node)
+
+    def ceiling(self, node: int, depth: int = 3) -> float:
+        """The most that one item below a branch may get of its weight under `fused`, whatever the model says.
+
+        However unlikely the model finds all children but one, `FLOOR` bounds how far they fall; so where the prior
+        spreads thinly, no item can get much. Looks `depth` choices ahead. 1 where nothing is known.
+        """
+        if self.scoring.name != "fused" or depth == 0:
+            return 1.0
+        node = self.skip_certain(node)
+        if (node, depth) not in self.ceilings:
+            best = 1.0
+            if not self.is_complete(node):
+                assert self.mass is not None
+                children = self.live_children(node)
+                mass = self.mass(children) ** self.scoring.beta
+                share = mass / (mass + np.exp(self.scoring.gamma * FLOOR) * (mass.sum() - mass))
+                best = 0.0
+                for i in np.argsort(-share):
+                    if share[i] <= best:
+                        break
+                    best = max(best, float(share[i]) * self.ceiling(int(children[i]), depth - 1))
+            self.ceilings[node, depth] = best
+        return self.ceilings[node, depth]
 
     def guess(self, node: int) -> _Opened:
         """A branch as the prior sees it: where the model has no preference."""
@@ -284,9 +309,11 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
     walk, trie = _Walk(), weights.trie
     found = walk.found
     n_at_depth: dict[int, int] = {}
-    # (-weight, number, branch, which of its children, weight of the branch, how many branches lie above): a branch's
+    # (-bound, number, branch, which of its children, weight of the branch, how many branches lie above): a branch's
     # next best child enters when the one before it leaves, so a wide branch costs no more than what is looked at.
+    # A child that is not known enters a second time, under the best that any item below it can reach.
     heap: list[tuple[float, int, _Opened, int, float, int]] = []
+    doubtful: set[int] = set()
     n_pushed = 0
 
     def push(opened: _Opened, i: int, above: float, depth: int) -> None:
@@ -306,14 +333,21 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
 
     push(_Opened(0.0, [0], [0.0], -1), 0, 0.0, 0)
     while heap and (len(found) < k or -heap[0][0] >= found[0][0]):
-        negative, _, branch, i, above, depth = heapq.heappop(heap)
-        push(branch, i + 1, above, depth)
-        weight, node = -negative, weights.skip_certain(branch.children[i])
+        _, _, branch, i, above, depth = heapq.heappop(heap)
+        weight, node = above + branch.steps[i], weights.skip_certain(branch.children[i])
+        if node not in doubtful:
+            push(branch, i + 1, above, depth)
         if weights.is_complete(node):
             close(weight, node)
             continue
-        n_at_depth[depth] = n_at_depth.get(depth, 0) + 1
         opened = known.get(node)
+        if opened is None and node not in doubtful and (ceiling := weights.ceiling(node)) < 1.0:
+            doubtful.add(node)
+            n_pushed += 1
+            bound = weight + np.log(ceiling) + 1e-9  # for rounding
+            heapq.heappush(heap, (-bound, n_pushed, branch, i, above, depth))
+            continue
+        n_at_depth[depth] = n_at_depth.get(depth, 0) + 1
         if opened is None:
             n_after = len(known) + len(walk.asked) + 1
             if (limits.max_expansions is not None and n_after > limits.max_expansions) or (

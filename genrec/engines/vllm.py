@@ -113,6 +113,7 @@ class VllmEngine(RequestEngine):
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # answers alone go to standard output
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve vLLM's other processes
         os.environ.setdefault("VLLM_CPU_CI_ENV", "1")  # no warm-up for shapes that never come
         try:
             with warnings.catch_warnings():

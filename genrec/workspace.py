@@ -227,7 +227,7 @@ class Workspace:
         return Recommender(
             store=self.store,
             catalog=catalog,
-            prior=self.prior if chat is None and (running is None or scoring in ("auto", "fused")) else None,
+            prior=self.prior if chat is None and (running is None or scoring != "joint") else None,
             engine=running,
             chat=chat,
             grounder=grounder,

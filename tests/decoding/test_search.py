@@ -302,3 +302,14 @@ def test_a_guess_that_is_right_needs_one_round() -> None:
     ranking = model.run(search(trie_of(sequences), k=5, scoring=Scoring(name="fused"), log_mass=log_mass))
     assert model.n_rounds == ranking.n_rounds == 1
     assert ranking.rows.tolist() == np.argsort(-log_mass)[:5].tolist()
+
+
+def test_a_branch_whose_items_are_all_out_of_reach_stays_closed() -> None:
+    popular = [(1, END), (2, END), (3, END)]
+    crowd = [(4, a, b, END) for a in range(1, 7) for b in range(1, 7)]
+    log_mass = np.log([0.2, 0.2, 0.1, *[0.5 / 36] * 36])  # together the crowd has half of everything
+    model, trie = DiceModel(1), trie_of([*popular, *crowd])
+    ranking = model.run(search(trie, k=3, scoring=Scoring(name="fused"), log_mass=log_mass, margin=1.0))
+    assert sorted(ranking.rows.tolist()) == [0, 1, 2]
+    assert ranking.n_opened == 1  # the root alone
+    assert ranking.is_exact

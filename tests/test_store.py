@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event as sql_event
 from sqlalchemy import text
 
-from genrec.errors import DataError, StoreError
+from genrec.errors import DataError, StoreError, TextTakenError
 from genrec.events import SCHEMAS, Context, Edge, Event, Item, User, batch, event_of
 from genrec.store import Appended, Forgotten, Store
 from genrec.store.connection import VERSION_TABLE
@@ -379,9 +379,9 @@ def test_a_text_is_assigned_for_good(store: Store) -> None:
     store.save_texts({"i1": "Heat", "i3": "Heat (1972)"})
     expected = {"i1": "Heat", "i2": "Alien", "i3": "Heat (1972)"}
     assert store.texts() == expected
-    with pytest.raises(StoreError, match="'i1' cannot get the text 'Warm': it has the text 'Heat'"):
+    with pytest.raises(TextTakenError, match="'i1' cannot get the text 'Warm': it has the text 'Heat'"):
         store.save_texts({"i4": "Dune", "i1": "Warm"})
-    with pytest.raises(StoreError, match="'i4' cannot get the text 'Alien': that text belongs to item 'i2'"):
+    with pytest.raises(TextTakenError, match="'i4' cannot get the text 'Alien': that text belongs to item 'i2'"):
         store.save_texts({"i5": "Dune", "i4": "Alien"})
     assert store.texts() == expected
 
@@ -396,7 +396,7 @@ def test_the_texts_of_some_items(store: Store) -> None:
 def test_items_and_their_texts_are_added_together_or_not_at_all(store: Store) -> None:
     heat, dune = Item(item_id="i1", title="Heat"), Item(item_id="i2", title="Dune")
     store.add_items(batch("items", [heat]), {"i1": "Heat"})
-    with pytest.raises(StoreError, match="that text belongs to item 'i1'"):
+    with pytest.raises(TextTakenError, match="that text belongs to item 'i1'"):
         store.add_items(batch("items", [dune]), {"i2": "Heat"})
     assert store.texts() == {"i1": "Heat"}
     assert [row["item_id"] for rows in store.items() for row in rows.to_pylist()] == ["i1"]

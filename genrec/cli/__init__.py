@@ -81,7 +81,11 @@ def _exit_codes() -> str:
         1: "Interrupted, or an error nobody foresaw; doctor: something is broken.",
         2: "Wrong usage.",
     }
-    meanings |= {error.exit_code: str(error.__doc__).splitlines()[0] for error in GenrecError.__subclasses__()}
+    meanings |= {
+        error.exit_code: str(error.__doc__).splitlines()[0]
+        for error in GenrecError.__subclasses__()
+        if error.exit_code > 2
+    }
     return "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{what}" for code, what in meanings.items())
 
 

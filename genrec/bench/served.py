@@ -192,6 +192,7 @@ class Clients:
     @staticmethod
     def _ask(connection: http.client.HTTPConnection, method: str, path: str, body: Row | None) -> Any:
         headers = {"Content-Type": "application/json"}
+        connection.close()  # the server hangs up on idle ones; a new one to this machine costs next to nothing
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
         text = response.read()

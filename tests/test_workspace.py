@@ -78,7 +78,7 @@ def test_settings_reach_what_they_name(tmp_path: Path, tiny_model: Path) -> None
         assert recommender.scoring.name == "masked"
         assert recommender.rerankers == (Diversity(per_category=1),)
         assert (recommender.words.time_zone, recommender.words.country) == ("Asia/Tokyo", "JP")
-        assert set(workspace.load_s) == {"catalog", "engine", "encoding"}
+        assert set(workspace.load_s) == {"catalog", "engine", "encoding", "prior"}  # masked guesses with the prior
 
 
 def test_one_engine_serves_all_recommenders_and_is_closed_with_the_workspace(shop: Path, tiny_model: Path) -> None:

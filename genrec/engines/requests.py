@@ -54,13 +54,28 @@ class Background:
         if self._loop.is_closed():
             work.close()
             raise _closed()
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        task: asyncio.Task[Any] | None = None
+        is_over = False
+
+        async def begin() -> R:
+            nonlocal task
+            if is_over:
+                work.close()
+                raise asyncio.CancelledError
+            task = asyncio.current_task()
+            return await work
+
+        def end() -> None:
+            if task is not None:
+                task.cancel()
+
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
         except CancelledError:
             raise _closed() from None
         except BaseException:
-            future.cancel()
+            is_over = True  # an interrupt can come before there is a future to cancel
+            self._loop.call_soon_threadsafe(end)
             raise
 
     async def elsewhere(self, work: Coroutine[Any, Any, R]) -> R:

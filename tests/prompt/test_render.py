@@ -275,7 +275,8 @@ def test_nothing_from_data_leaves_its_line_or_forges_a_turn(
         for d in range(3)
     ]
     known = history(*visits, attributes={attribute: attribute, "age": extra})
-    prompt = render(NEUTRAL, known, where, catalog.encode(tiny_tokenizer), tiny_tokenizer, align=None)
+    encoded = catalog.encode(tiny_tokenizer)
+    prompt = render(NEUTRAL, known, where, encoded, tiny_tokenizer, align=None, max_tokens=100_000)
     assert list(prompt.token_ids).count(1) == 3, "one system, one user, one assistant turn"
     assert list(prompt.token_ids).count(2) == 2
     assert 0 not in prompt.token_ids

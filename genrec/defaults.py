@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def genrec_priors() -> Mapping[str, type[Prior]]:
     """Untrained voices that need nothing but the event log."""
     from genrec.priors.popularity import Popularity
+    from genrec.priors.sequence import Sequence
 
-    return {"popularity": Popularity}
+    return {"popularity": Popularity, "sequence": Sequence}
 
 
 @hookimpl

@@ -10,6 +10,7 @@
     - ModelError             8   a model name, folder or download; a missing extra
     - EngineError            9   the engine failed or cannot do what was asked
     - EmptyCatalogError     10   no item is left to recommend
+    - TrainingError         11   there is nothing to learn, a loss is no number, a checkpoint is of another run
 
 Exit code 2 is click's own, for a command line that does not parse.
 """
@@ -92,3 +93,9 @@ class EmptyCatalogError(GenrecError):
     """No item is left to recommend: the catalogue is empty or every item is filtered out."""
 
     exit_code = 10
+
+
+class TrainingError(GenrecError):
+    """Training cannot begin or go on."""
+
+    exit_code = 11

@@ -42,3 +42,10 @@ class Prior(ABC):
             Nats, shape ``(n_items,)``, float64, ``exp`` of it sums to one. Items that were added to the catalogue after
             `fit` may be missing at the end: each then weighs as much as the least likely one that is possible.
         """
+
+    def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
+        """As `log_mass`, by a prior that has seen nothing of what this person did beyond `history`: for training.
+
+        Everybody else may count, whenever it was. A prior that looks at nothing past ``history.at`` is so already.
+        """
+        return self.log_mass(history, now)

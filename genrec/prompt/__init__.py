@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from genrec.prompt.render import ALIGN, NOW_TOKENS, Prompt, render
+from genrec.prompt.render import ALIGN, NOW_TOKENS, Prompt, Row, render, render_rows
 from genrec.prompt.template import SUFFIX, Template, bundled_prompts, load_template, template_names
 
 __all__ = [
@@ -13,9 +13,11 @@ __all__ = [
     "NOW_TOKENS",
     "SUFFIX",
     "Prompt",
+    "Row",
     "Template",
     "bundled_prompts",
     "load_template",
     "render",
+    "render_rows",
     "template_names",
 ]

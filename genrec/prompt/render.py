@@ -6,8 +6,9 @@ same ids, and one more event only appends. Nothing from data can open a chat tur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -89,18 +90,10 @@ def render(
     Raises:
         PromptError: If not even the instructions and the line for "now" fit.
     """
-    words = words or Words()
-    own_zone = history.user.time_zone if history.user else None
-    words = replace(
-        words,
-        features=tuple(f for f in words.features if f in template.features),
-        time_zone=own_zone or words.time_zone,
-    )
-    writer = _Writer(encoded, tokenizer, words, history, now)
+    writer = _Writer(encoded, tokenizer, _words(template, history, words), history, now)
     turns, head = _head(template, history.user, tokenizer, max_tokens // 2)
     open_line = writer.now(max_tokens // 4)
-    room = -(-len(open_line.ids) // NOW_TOKENS) * NOW_TOKENS + (align or 1) - 1
-    lines = writer.window(max_tokens - len(head) - room)
+    lines = writer.window(max_tokens - len(head) - _room(len(open_line.ids), align))
     if not lines:
         open_line = writer.now(max_tokens // 4, follows=False)
     ids = [*head, *(i for written in lines for i in written.ids)]
@@ -126,6 +119,97 @@ def render(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Neighbouring moments of one person, written as one sequence for training."""
+
+    token_ids: np.ndarray
+    """The ids from the instructions to the end of the last target. Shape ``(n,)``, int32."""
+    position: np.ndarray
+    """Where each target's open line ends: the id there is the last that serving would show. Shape ``(m,)``, int32."""
+    target: np.ndarray
+    """Catalogue row of each target, the first item of its moment. Shape ``(m,)``, int32."""
+    moment: np.ndarray
+    """Index of each target's moment in the history. Shape ``(m,)``, int32."""
+
+
+def render_rows(
+    template: Template,
+    history: History,
+    encoded: EncodedCatalog,
+    tokenizer: Tokenizer,
+    *,
+    words: Words | None = None,
+    max_tokens: int = 1024,
+    align: int | None = ALIGN,
+    filler: bool = False,
+) -> Iterator[Row]:
+    """Write every moment of a person as `render` would have when it was "now", many in one sequence.
+
+    The ids up to a target's position are those of the prompt that `render` makes of what came before, without its
+    filler; where the window moves on, a new row begins, whose older moments are context alone. Moments of which the
+    catalogue knows no item are no targets; neither is one whose prompt would show a moment or a context cut short.
+
+    Args:
+        template: As for `render`, like all that is not said here.
+        history: What the person did; `at` does not matter.
+        encoded: The catalogue in the tokenizer's ids.
+        tokenizer: The language model's.
+        words: How contexts are put into words.
+        max_tokens: Longest prompt.
+        align: What serving aligns prompts to.
+        filler: Fill up before the last target of each row as serving does.
+
+    Yields:
+        Rows in the order of time; each moment is a target of at most one.
+    """
+    writer = _Writer(encoded, tokenizer, _words(template, history, words), history, None)
+    _, head = _head(template, history.user, tokenizer, max_tokens // 2)
+    lines = writer.lines
+    groups: dict[int, list[int]] = {}
+    for i in range(len(lines)):
+        n_open = len(writer.contexts[i]) if i else len(writer.first(0).ids) - len(writer.item_ids(0))
+        if n_open > max_tokens // 4:
+            continue
+        start = writer.start(i, max_tokens - len(head) - _room(n_open, align))
+        if start is not None or i == 0:
+            groups.setdefault(start or 0, []).append(i)
+    for start, targets in groups.items():
+        ids, position, end = list(head), [], targets[-1]
+        for i in range(start, end + 1):
+            context = writer.first(start).ids if i == start else lines[i].ids
+            n_open = len(context) - len(writer.item_ids(i))
+            if i == end and filler and align:
+                ids += [writer.newline[-1]] * ((1 - len(ids) - n_open) % align)
+            if i in targets:
+                position.append(len(ids) + n_open - 1)
+            ids += context
+        target = [encoded.catalog.row[writer.moments[i].item_ids[0]] for i in targets]
+        del ids[position[-1] + 1 + len(encoded.ids(target[-1])) :]
+        yield Row(
+            token_ids=np.array(ids, np.int32),
+            position=np.array(position, np.int32),
+            target=np.array(target, np.int32),
+            moment=np.array([writer.index[i] for i in targets], np.int32),
+        )
+
+
+def _words(template: Template, history: History, words: Words | None) -> Words:
+    """How contexts are written for one person under one template."""
+    words = words or Words()
+    own_zone = history.user.time_zone if history.user else None
+    return replace(
+        words,
+        features=tuple(f for f in words.features if f in template.features),
+        time_zone=own_zone or words.time_zone,
+    )
+
+
+def _room(n_open: int, align: int | None) -> int:
+    """Ids kept free for a line for "now" and its filler."""
+    return -(-n_open // NOW_TOKENS) * NOW_TOKENS + (align or 1) - 1
+
+
 def _head(
     template: Template, user: User | None, tokenizer: Tokenizer, budget: int
 ) -> tuple[list[tuple[str, str]], list[int]]:
@@ -149,20 +233,25 @@ class _Line:
 
 
 class _Writer:
-    """Writes the lines of one history. "Now" is its last moment, one without items."""
+    """Writes the lines of one history. "Now", where there is one, is its last moment, one without items."""
 
     def __init__(
-        self, encoded: EncodedCatalog, tokenizer: Tokenizer, words: Words, history: History, now: Context
+        self, encoded: EncodedCatalog, tokenizer: Tokenizer, words: Words, history: History, now: Context | None
     ) -> None:
         self.encoded, self.tokenizer = encoded, tokenizer
         row = encoded.catalog.row
         known = [replace(m, item_ids=tuple(i for i in m.item_ids if i in row)) for m in history.moments]
         self.n_unknown = sum(len(m.item_ids) for m in history.moments) - sum(len(m.item_ids) for m in known)
-        self.moments = [*(m for m in known if m.item_ids), Moment(at=history.at, context=now, item_ids=())]
+        self.index = [i for i, moment in enumerate(known) if moment.item_ids]  # of each moment in the history
+        self.moments = [known[i] for i in self.index]
+        self.n_past = len(self.moments)
+        if now is not None:
+            self.moments.append(Moment(at=history.at, context=now, item_ids=()))
         self.words = [words.of(moment, before) for before, moment in pairwise([None, *self.moments]) if moment]
         [self.newline] = tokenizer.encode(["\n"], after=SEPARATOR)
         [self.bar] = tokenizer.encode([f" {BAR}"], after="x")
         [self.bar_alone] = tokenizer.encode([BAR], after="\n")
+        self._firsts: dict[int, _Line] = {}
 
     def now(self, budget: int, *, follows: bool = True) -> _Line:
         """The open line, behind the last moment's or alone; in a small budget its last words are left out."""
@@ -176,27 +265,62 @@ class _Writer:
 
     def window(self, budget: int) -> list[_Line]:
         """The lines of the latest moments, in at most `budget` ids."""
-        if len(self.moments) == 1:
+        n = self.n_past
+        if not n:
             return []
-        changes = [line(words, before) for before, words in pairwise([None, *self.words[:-1]]) if words is not None]
-        lines = [self._line(*one) for one in zip(changes, self._contexts(changes), self.moments[:-1], strict=True)]
-        lengths = np.array([len(one.ids) for one in lines])
-        before_each = np.cumsum(lengths) - lengths
-        chunk = max(1, budget // 4)
-        for n_chunks in range(int(before_each[-1]) // chunk + 1):
-            start = int(np.searchsorted(before_each, n_chunks * chunk))
-            if int(lengths[start + 1 :].sum()) < budget:
-                first = self._first(start)
-                if len(first.ids) + int(lengths[start + 1 :].sum()) <= budget:
-                    return [first, *lines[start + 1 :]]
-        last = self._first(len(lines) - 1)
-        items = [len(self.encoded.ids(self.encoded.catalog.row[i])) for i in self.moments[-2].item_ids]
+        if (start := self.start(n, budget)) is not None:
+            return [self.first(start), *self.lines[start + 1 :]]
+        last = self.first(n - 1)
+        items = [len(self.encoded.ids(self.encoded.catalog.row[i])) for i in self.moments[n - 1].item_ids]
         shortest = len(last.ids) - sum(items)
         n_items = sum(shortest + total <= budget for total in accumulate(items))
-        return [self._first(len(lines) - 1, n_items)] if n_items else []
+        return [self._cut(n - 1, n_items)] if n_items else []
 
-    def _first(self, index: int, n_items: int | None = None) -> _Line:
+    @cached_property
+    def contexts(self) -> list[list[int]]:
+        """Ids of what changes from moment to moment, each with its bar."""
+        return self._contexts(self._changes)
+
+    @cached_property
+    def lines(self) -> list[_Line]:
+        """The past moments, each behind the one before."""
+        past = self.moments[: self.n_past]
+        return [self._line(*one) for one in zip(self._changes, self.contexts, past, strict=True)]
+
+    @cached_property
+    def _changes(self) -> list[str]:
+        past = self.words[: self.n_past]
+        return [line(words, before) for before, words in pairwise([None, *past]) if words is not None]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Ids up to the end of each line. Shape ``(n_past + 1,)``, from 0."""
+        return np.cumsum([0, *(len(one.ids) for one in self.lines)])
+
+    def start(self, n: int, budget: int) -> int | None:
+        """Which line a window over the first `n` begins with; None where not even the last fits whole."""
+        if not n:
+            return None
+        ends, chunk = self._ends, max(1, budget // 4)
+        for n_chunks in range(int(ends[n - 1]) // chunk + 1):
+            start = int(np.searchsorted(ends[:n], n_chunks * chunk))
+            rest = int(ends[n] - ends[start + 1])
+            if rest < budget and len(self.first(start).ids) + rest <= budget:
+                return start
+        return None
+
+    def item_ids(self, index: int) -> list[int]:
+        """What stands behind the bar of a line."""
+        row = self.encoded.catalog.row
+        return [*(i for item in self.moments[index].item_ids for i in self.encoded.ids(row[item])), *self.newline]
+
+    def first(self, index: int) -> _Line:
         """A moment as the first line of a window: its context in full."""
+        if index not in self._firsts:
+            self._firsts[index] = self._cut(index, None)
+        return self._firsts[index]
+
+    def _cut(self, index: int, n_items: int | None) -> _Line:
         moment = self.moments[index]
         text = line(self.words[index], None)
         [ids] = self._contexts([text])

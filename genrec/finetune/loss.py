@@ -1,0 +1,128 @@
+"""What a target costs: cross-entropy over what the trie allows, from the rows of the output matrix that this needs.
+
+A target's loss is the sum over the choices on the way to it, each normalised over the children of its node, so it is
+the negative log-probability of the item under `masked` scoring; with a prior, under `fused`. The whole vocabulary is
+never looked at, except by `full_vocabulary`, which is kept to compare with. Knows tensors and tries, no prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from genrec.finetune.packing import Choices
+from genrec.trie import AnyTrie
+
+_ROWS = 256  # positions whose whole vocabulary is held at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternatives:
+    """The children among which choices are made, of all choices in one flat array."""
+
+    tokens: torch.Tensor
+    """The different tokens that stand anywhere. Shape ``(n_tokens,)``, int64."""
+    column: torch.Tensor
+    """Which of them each alternative is. Shape ``(n_alternatives,)``, int64."""
+    choice: torch.Tensor
+    """Which choice each alternative belongs to, ascending. Shape ``(n_alternatives,)``, int64."""
+    chosen: torch.Tensor
+    """Which alternative is the right one of each choice. Shape ``(n_choices,)``, int64."""
+    log_mass: torch.Tensor | None
+    """Log prior probability below each alternative, nats. Shape ``(n_alternatives,)``, float32."""
+
+
+def alternatives(trie: AnyTrie, choices: Choices, masses: Sequence[np.ndarray] | None = None) -> Alternatives:
+    """Look up what can be chosen.
+
+    Args:
+        trie: The catalogue's.
+        choices: What is to be chosen.
+        masses: For each target, the prior probability of each catalogue row, shape ``(n_items,)``; None for no prior.
+    """
+    children = {int(node): trie.children(int(node)) for node in np.unique(choices.node)}
+    nodes = [children[int(node)] for node in choices.node]
+    lengths = np.array([len(below) for below in nodes], np.int64)
+    flat = np.concatenate([np.empty(0, np.int64), *nodes])
+    tokens, column = np.unique(trie.tokens(flat), return_inverse=True)
+    log_mass = None
+    if masses is not None:
+        below = [trie.below(mass) for mass in masses]
+        found = [below[int(t)](n) for t, n in zip(choices.target, nodes, strict=True)]
+        log_mass = torch.from_numpy(np.log(np.maximum(np.concatenate(found), 1e-30)).astype(np.float32))
+    return Alternatives(
+        tokens=torch.from_numpy(tokens.astype(np.int64)),
+        column=torch.from_numpy(column.astype(np.int64)),
+        choice=torch.from_numpy(np.repeat(np.arange(len(choices)), lengths)),
+        chosen=torch.from_numpy(np.cumsum(lengths) - lengths + choices.chosen),
+        log_mass=log_mass,
+    )
+
+
+def logits_of(hidden: torch.Tensor, output: torch.Tensor, among: Alternatives) -> torch.Tensor:
+    """The model's logit of each alternative.
+
+    Args:
+        hidden: Hidden state before each choice. Shape ``(n_choices, n_hidden)``.
+        output: The output matrix. Shape ``(n_vocab, n_hidden)``.
+        among: What can be chosen.
+
+    Returns:
+        Shape ``(n_alternatives,)``, float32.
+    """
+    all_of_them = hidden @ output[among.tokens].to(hidden.dtype).T  # (n_choices, n_tokens)
+    return all_of_them[among.choice, among.column].float()
+
+
+def choice_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
+    """Cross-entropy of each choice, normalised over its alternatives, nats. Shape ``(n_choices,)``."""
+    n = len(among.chosen)
+    top = torch.full((n,), -torch.inf, device=logits.device).scatter_reduce(
+        0, among.choice, logits.detach(), "amax", include_self=False
+    )
+    total = torch.zeros(n, device=logits.device).index_add(0, among.choice, (logits - top[among.choice]).exp())
+    return total.log() + top - logits[among.chosen]
+
+
+def trie_loss(
+    hidden: torch.Tensor,
+    output: torch.Tensor,
+    among: Alternatives,
+    *,
+    temperature: float = 1.0,
+    gamma: torch.Tensor | float = 1.0,
+    beta: torch.Tensor | float = 0.0,
+) -> torch.Tensor:
+    """Cross-entropy of each choice over what the trie allows, nats.
+
+    Args:
+        hidden: As for `logits_of`.
+        output: As for `logits_of`.
+        among: What can be chosen.
+        temperature: Divides the model's logits.
+        gamma: Weight of the model's logits.
+        beta: Weight of the prior's log mass; 0 for the model alone.
+
+    Returns:
+        Shape ``(n_choices,)``, float32.
+    """
+    logits = gamma * logits_of(hidden, output, among) / temperature
+    if among.log_mass is not None:
+        logits = logits + beta * among.log_mass
+    return choice_losses(logits, among)
+
+
+def full_vocabulary(hidden: torch.Tensor, output: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each token over the whole vocabulary, nats: how language models are usually trained.
+
+    Args:
+        hidden: Hidden state before each token. Shape ``(n, n_hidden)``.
+        output: The output matrix. Shape ``(n_vocab, n_hidden)``.
+        tokens: What follows. Shape ``(n,)``, int64.
+    """
+    parts = zip(hidden.split(_ROWS), tokens.split(_ROWS), strict=True)
+    found = [torch.nn.functional.cross_entropy((h @ output.T).float(), t, reduction="none") for h, t in parts]
+    return torch.cat(found)

@@ -1,0 +1,148 @@
+"""Ways to adapt a language model, by name: which weights learn, and what PEFT makes of them.
+
+Knows models of transformers and PEFT; knows nothing of data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+
+from genrec.errors import ConfigError, ModelError
+from genrec.finetune.attention import NAME, packed_attention, rows_of
+from genrec.finetune.packing import Packed
+
+AttentionInterface.register(NAME, packed_attention)
+
+METHODS = ("lora", "adalora", "prefix", "full")
+"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), prefix-tuning (Li and Liang 2021), all
+weights."""
+
+
+def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
+    """Load a causal language model for training on rows laid end to end.
+
+    Raises:
+        ModelError: If the folder holds none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            local_files_only=True,
+            attn_implementation=NAME,
+        )
+    except Exception as error:  # damaged weights raise errors of the libraries that read them
+        raise ModelError(
+            f"{folder} holds no causal language model that transformers can load: {error}",
+            hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
+        ) from error
+    return model.to(device)
+
+
+def adapt(
+    model: PreTrainedModel,
+    method: str,
+    *,
+    rank: int = 32,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    last_layers: int | None = None,
+    n_steps: int = 1000,
+) -> Any:
+    """Prepare a model so that training changes what a method says, in float32, and nothing else.
+
+    Args:
+        model: The model; it is changed in place.
+        method: One of `METHODS`.
+        rank: Rank of LoRA's and AdaLoRA's updates; virtual tokens of a prefix.
+        alpha: Scale of the updates is this over rank; the rank when omitted.
+        dropout: Share of an update's inputs that are dropped in training.
+        last_layers: Adapt the last so many layers alone.
+        n_steps: Optimizer steps to come, which AdaLoRA's schedule needs.
+
+    Raises:
+        ConfigError: If there is no such method, or it cannot have that rank or those layers.
+    """
+    import peft
+
+    n_layers = model.config.get_text_config().num_hidden_layers
+    if rank < 1 or not 0 <= dropout < 1 or not (last_layers is None or 1 <= last_layers <= n_layers):
+        raise ConfigError(
+            f"rank {rank}, dropout {dropout} or last_layers {last_layers} cannot be right",
+            hint=f"rank from 1, dropout from 0 to below 1, last_layers from 1 to {n_layers}.",
+        )
+    first = n_layers - (last_layers or n_layers)
+    low_rank: dict[str, Any] = {
+        "lora_alpha": alpha or rank,
+        "lora_dropout": dropout,
+        "target_modules": "all-linear",
+        "task_type": "CAUSAL_LM",
+        "layers_to_transform": list(range(first, n_layers)) if first else None,
+    }
+    if first:  # layers are told apart by name, which "all-linear" does not go with
+        inner = model.base_model.layers[-1].named_modules()
+        low_rank["target_modules"] = sorted(
+            {name.rsplit(".")[-1] for name, module in inner if isinstance(module, torch.nn.Linear)}
+        )
+    if method == "lora":
+        return peft.get_peft_model(model, peft.LoraConfig(r=rank, **low_rank))
+    if method == "adalora":
+        schedule = {"tinit": n_steps // 10, "tfinal": n_steps // 2, "total_step": n_steps}
+        config = peft.AdaLoraConfig(init_r=rank, target_r=max(1, rank // 2), **schedule, **low_rank)
+        return peft.get_peft_model(model, config)
+    if method == "prefix":
+        prefix = peft.PrefixTuningConfig(num_virtual_tokens=rank, task_type="CAUSAL_LM")
+        return peft.get_peft_model(model, prefix)
+    if method == "full":
+        layers = model.base_model.layers
+        for parameter in model.parameters():
+            parameter.requires_grad_(first == 0)
+        for layer in layers[first:]:
+            layer.requires_grad_(True)
+        return model.float()
+    raise ConfigError(f"no training method {method!r}", hint=f"Choose {', '.join(METHODS)}.")
+
+
+def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tensor:
+    """The last layer's output at some places of a step, from which the output matrix would predict what follows.
+
+    Args:
+        model: What `adapt` or `load_model` gave.
+        packed: The step.
+        index: The places. Shape ``(n,)``, int64.
+
+    Returns:
+        Shape ``(n, n_hidden)``.
+    """
+    caught: list[torch.Tensor] = []
+
+    def catch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        caught.append(inputs[0])
+        return (inputs[0][:, :0],)  # nothing of the vocabulary is computed
+
+    device = next(model.parameters()).device
+    hook = output_embeddings(model).register_forward_pre_hook(catch)
+    try:
+        with rows_of(packed.lengths):
+            model(
+                input_ids=torch.from_numpy(packed.token_ids)[None].to(device),
+                position_ids=torch.from_numpy(packed.position_ids)[None].to(device),
+                logits_to_keep=index,
+                use_cache=False,
+            )
+    finally:
+        hook.remove()
+    return caught[0][0]
+
+
+def output_embeddings(model: Any) -> torch.nn.Module:
+    """The layer that predicts tokens."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layer: torch.nn.Module = base.get_output_embeddings()
+    return layer

@@ -1,0 +1,472 @@
+"""The training loop: packed steps in a fixed order through `transformers.Trainer`, resumable to the step.
+
+All steps of all epochs are planned before the first, from the seed alone, so a run that was killed goes on with the
+step and the data that would have come next. Knows the loop; what is learned and how it is written is
+`packing`'s, `loss`'s and `methods`' business.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from genrec.errors import ConfigError, TrainingError
+from genrec.finetune.loss import Alternatives, alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
+from genrec.finetune.methods import adapt, hidden_before, output_embeddings
+from genrec.finetune.packing import Chooser, Packed, Writing, pack, plan
+from genrec.history import History
+from genrec.prompt import Row
+
+MassOf = Callable[[History, int], np.ndarray]
+"""Prior probability of each catalogue row before a person's moment, given by its index; shape ``(n_items,)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to train."""
+
+    method: Literal["lora", "adalora", "prefix", "full"] = "lora"
+    """What learns."""
+    rank: int = 32
+    """Rank of a LoRA's updates; virtual tokens of a prefix."""
+    alpha: float | None = None
+    """Scale of the updates is this over rank; the rank when omitted."""
+    dropout: float = 0.0
+    """Share of an update's inputs that are dropped."""
+    last_layers: int | None = None
+    """Adapt the last so many layers alone; all when omitted."""
+    loss: Literal["trie", "full-vocabulary"] = "trie"
+    """Normalise over what the trie allows, or over the whole vocabulary."""
+    temperature: float = 1.0
+    """Divides the model's logits in the loss."""
+    epochs: float = 2.0
+    """How often each person is seen; a part of an epoch sees a part of them."""
+    max_steps: int = 0
+    """Optimizer steps at most; 0 for as many as the epochs take."""
+    step_tokens: int = 2048
+    """Token positions of one forward and backward pass: memory grows with it."""
+    accumulate: int = 1
+    """Passes of one optimizer step."""
+    optimizer: str = "adamw_torch"
+    """A name that transformers knows: adamw_torch, sgd, adafactor, rmsprop …"""
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+    schedule: str = "cosine"
+    """How it falls, a name that transformers knows: cosine, linear, constant_with_warmup …"""
+    warmup: float = 0.05
+    """Share of the steps in which it rises."""
+    weight_decay: float = 0.01
+    """Pull of the weights towards zero."""
+    clip: float = 1.0
+    """Longest gradient."""
+    seed: int = 0
+    """Decides order, shuffles and first weights."""
+    eval_every: int = 0
+    """Optimizer steps between looks at the held-out people; 0 for none but at the end."""
+    patience: int = 0
+    """Looks without improvement after which to stop; 0 for never."""
+    save_every: int = 50
+    """Optimizer steps between checkpoints."""
+    report_to: str = "none"
+    """tensorboard, wandb or none."""
+
+    def __post_init__(self) -> None:
+        positive = ("rank", "epochs", "step_tokens", "accumulate", "learning_rate", "temperature", "save_every", "clip")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, and must be above 0")
+        if self.patience and not self.eval_every:
+            raise ConfigError("patience needs looks to count", hint="Set eval_every too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One choice that a person made, in the row that it is learned from."""
+
+    history: History
+    moment: int
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step: what is read, and what is to be chosen."""
+
+    packed: Packed
+    index: torch.Tensor
+    """Place before each choice. Shape ``(n_choices,)``."""
+    among: Alternatives | None
+    """What can be chosen; None for the whole vocabulary."""
+    token: torch.Tensor
+    """Token that was chosen. Shape ``(n_choices,)``."""
+    target: torch.Tensor
+    """Which target each choice belongs to. Shape ``(n_choices,)``."""
+    weight: torch.Tensor
+    """Weight of each target. Shape ``(n_targets,)``, float32."""
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What came of a training run."""
+
+    model: Any
+    """The adapted model, PEFT's or transformers'."""
+    n_steps: int
+    """Optimizer steps taken, those before a resumption included."""
+    n_planned: int
+    """Optimizer steps planned."""
+    log: list[dict[str, float]]
+    """What was logged, in order: step, loss (nats a target), eval_loss, learning_rate."""
+    seconds: float
+    """Time this run took."""
+    n_tokens: int
+    """Token positions computed in one epoch."""
+    n_targets: int
+    """Targets in one epoch."""
+    interrupted: bool = False
+    """Whether it was stopped early by hand; its last checkpoint is where it stopped."""
+
+
+class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
+    """All steps of all epochs, in order.
+
+    Args:
+        people: Who is learned from.
+        writing: How they are written.
+        options: How to train.
+        weight_of: Weight of a person's moment, given by its index; 1 when omitted.
+        mass_of: Prior probabilities, to be learned on top of.
+    """
+
+    def __init__(
+        self,
+        people: Sequence[History],
+        writing: Writing,
+        options: Options,
+        *,
+        weight_of: Callable[[History, int], float] | None = None,
+        mass_of: MassOf | None = None,
+    ) -> None:
+        self.options, self.weight_of, self.mass_of = options, weight_of, mass_of
+        self.chooser = Chooser(writing.encoded.trie)
+        self.rows: list[tuple[History, Row]] = []
+        self.steps: list[list[int]] = []
+        self.n_tokens = self.n_targets = 0
+        for epoch in range(math.ceil(options.epochs)):
+            rows = [
+                (person, row)
+                for person in people
+                for row in writing.rows(person, random.Random(f"{options.seed} {epoch} {person.user_id}"))
+            ]
+            if not rows:
+                raise TrainingError("there is nothing to learn: nobody has an item that the catalogue knows")
+            rng = random.Random(f"{options.seed} {epoch}")
+            n_shared = pack([row for _, row in rows[:200]]).lengths[0]
+            steps = plan([len(row.token_ids) for _, row in rows], options.step_tokens, rng, n_shared=n_shared)
+            share = min(1.0, options.epochs - epoch)
+            self.steps += [[len(self.rows) + i for i in step] for step in steps[: max(1, round(share * len(steps)))]]
+            self.rows += rows
+            if not epoch:
+                self.n_targets = sum(len(row.target) for _, row in rows)
+                self.n_tokens = sum(len(row.token_ids) - n_shared for _, row in rows) + n_shared * len(steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> Batch:
+        chosen = [self.rows[i] for i in self.steps[step]]
+        return batch(chosen, self.chooser, self.options, weight_of=self.weight_of, mass_of=self.mass_of)
+
+
+def batch(
+    rows: Sequence[tuple[History, Row]],
+    chooser: Chooser,
+    options: Options,
+    *,
+    weight_of: Callable[[History, int], float] | None = None,
+    mass_of: MassOf | None = None,
+) -> Batch:
+    """Make a step of some rows."""
+    packed = pack([row for _, row in rows])
+    whose = [(person, int(moment)) for person, row in rows for moment in row.moment]
+    weight = [weight_of(*one) if weight_of else 1.0 for one in whose]
+    if options.loss == "trie":
+        choices = chooser.to(packed.target)
+        masses = None if mass_of is None else [mass_of(*one) for one in whose]
+        among = alternatives(chooser.trie, choices, masses)
+        token = among.tokens[among.column[among.chosen]]
+        index, target = packed.at(choices), choices.target
+    else:
+        among = None
+        lengths = [len(chooser.trie.path(int(row))) for row in packed.target]
+        target = np.repeat(np.arange(len(lengths)), lengths)
+        depth = np.arange(len(target)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        after = packed.depth_step[target] + depth
+        token = torch.from_numpy(packed.token_ids[after])
+        index = np.where(depth == 0, packed.position[target], after - 1)
+    return Batch(
+        packed=packed,
+        index=torch.from_numpy(index),
+        among=among,
+        token=token,
+        target=torch.from_numpy(target),
+        weight=torch.tensor(weight, dtype=torch.float32),
+    )
+
+
+def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
+    """Negative log-probability of each target, nats. Shape ``(n_targets,)``, float32."""
+    hidden = hidden_before(model, step.packed, step.index)
+    output = output_embeddings(model).weight
+    if step.among is None:
+        losses = full_vocabulary(hidden, output, step.token.to(hidden.device))
+    else:
+        losses = trie_loss(hidden, output, step.among, temperature=options.temperature)
+    found = torch.zeros(len(step.weight), device=losses.device)
+    return found.index_add(0, step.target.to(losses.device), losses)
+
+
+class _Loop(Trainer):  # type: ignore[misc]
+    """`Trainer` over planned steps."""
+
+    def __init__(self, *, options: Options, held_out: Sequence[Batch], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.options, self.held_out = options, held_out
+        self.model_accepts_loss_kwargs = False
+
+    def get_train_dataloader(self) -> Any:
+        """The steps in their order; resuming skips those that were taken."""
+        loader = torch.utils.data.DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
+        """Mean negative log-probability of the step's targets, by their weights."""
+        step: Batch = inputs["step"]
+        losses = target_losses(model, step, self.options)
+        weight = step.weight.to(losses.device)
+        loss = (losses * weight).sum() / weight.sum()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {self.state.global_step + 1} is {loss.item()}",
+                hint="Lower learning_rate or raise warmup, and resume from the last checkpoint.",
+            )
+        return loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Mean negative log-probability of the held-out targets."""
+        metrics = {"eval_loss": float(np.mean(held_out_losses(self.model, self.held_out, self.options)))}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def held_out_losses(model: Any, steps: Sequence[Batch], options: Options) -> np.ndarray:
+    """Negative log-probability of each target of some steps, nats. Shape ``(n_targets,)``."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return np.concatenate([target_losses(model, step, options).cpu().numpy() for step in steps])
+    finally:
+        model.train(was_training)
+
+
+@dataclass
+class _Stop(TrainerCallback):  # type: ignore[misc]
+    """Ends training after the step under way when asked to, with a checkpoint; tells how far it has come."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    until_s: float = math.inf
+    """When to stop by itself, on `time.monotonic`."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Look whether to stop."""
+        if self.asked.is_set() or time.monotonic() > self.until_s:
+            control.should_training_stop = control.should_save = True
+        return control
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Let the first interrupt ask, where this is the main thread; the second ends the program as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: Any) -> None:
+            self.asked.set()
+            signal.signal(signal.SIGINT, before)
+            print("\nStopping after this step; its checkpoint is kept. Once more to stop at once.", file=sys.stderr)
+
+        before = signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def train(
+    model: Any,
+    people: Sequence[History],
+    writing: Writing,
+    options: Options,
+    folder: Path,
+    *,
+    held_out: Sequence[Batch] = (),
+    weight_of: Callable[[History, int], float] | None = None,
+    mass_of: MassOf | None = None,
+    max_minutes: float = math.inf,
+    progress: bool | None = None,
+) -> Result:
+    """Train a model on people, from its last checkpoint in the folder where there is one.
+
+    Args:
+        model: What `load_model` gave; it is changed in place.
+        people: Who is learned from.
+        writing: How they are written.
+        options: How to train.
+        folder: Where checkpoints are kept.
+        held_out: Steps that are looked at and not learned from.
+        weight_of: Weight of a person's moment, given by its index in the history; 1 when omitted.
+        mass_of: Prior probabilities, to be learned on top of.
+        max_minutes: When to stop by itself, with a checkpoint.
+        progress: Whether to draw a bar on standard error; where that is a terminal when omitted.
+
+    Raises:
+        TrainingError: If there is nothing to learn, the loss is not a number, or a checkpoint is of another run.
+    """
+    steps = Steps(people, writing, options, weight_of=weight_of, mass_of=mass_of)
+    n_planned = -(-len(steps) // options.accumulate)
+    if options.max_steps:
+        n_planned = min(n_planned, options.max_steps)
+    torch.manual_seed(options.seed)
+    model = adapt(
+        model,
+        options.method,
+        rank=options.rank,
+        alpha=options.alpha,
+        dropout=options.dropout,
+        last_layers=options.last_layers,
+        n_steps=n_planned,
+    )
+    bar = sys.stderr.isatty() if progress is None else progress
+    looks = bool(held_out and options.eval_every)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=n_planned,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=options.accumulate,
+        optim=options.optimizer,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.schedule,
+        warmup_steps=math.ceil(options.warmup * n_planned),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.clip,
+        seed=options.seed,
+        logging_steps=max(1, min(10, n_planned // 20)),
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if looks else "no",
+        eval_steps=options.eval_every or None,
+        save_strategy="steps",
+        save_steps=options.eval_every if looks and options.patience else options.save_every,
+        save_total_limit=2,
+        load_best_model_at_end=bool(looks and options.patience),
+        metric_for_best_model="eval_loss" if looks else None,
+        greater_is_better=False if looks else None,
+        report_to=options.report_to,
+        disable_tqdm=not bar,
+        use_cpu=next(model.parameters()).device.type == "cpu",
+        remove_unused_columns=False,
+        label_names=[],
+    )
+    stop = _Stop(until_s=time.monotonic() + 60 * max_minutes)
+    loop = _Loop(
+        options=options,
+        held_out=held_out,
+        model=model,
+        args=arguments,
+        train_dataset=steps,
+        eval_dataset=list(held_out) if looks else None,
+        callbacks=[stop, *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
+    )
+    loop.remove_callback(PrinterCallback)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    started_s = time.monotonic()
+    with stop.on_interrupt():
+        loop.train(resume_from_checkpoint=last)
+    return Result(
+        model=loop.model,
+        n_steps=loop.state.global_step,
+        n_planned=n_planned,
+        log=[entry for entry in loop.state.log_history if "loss" in entry or "eval_loss" in entry],
+        seconds=time.monotonic() - started_s,
+        n_tokens=steps.n_tokens,
+        n_targets=steps.n_targets,
+        interrupted=loop.state.global_step < n_planned and not options.patience,
+    )
+
+
+def choice_logits(model: Any, steps: Sequence[Batch]) -> list[torch.Tensor]:
+    """The model's logits of all alternatives of some steps, for fitting how much it should count.
+
+    Returns:
+        For each step, shape ``(n_alternatives,)``, float32.
+    """
+    model.eval()
+    output = output_embeddings(model).weight
+    found = []
+    with torch.no_grad():
+        for step in steps:
+            assert step.among is not None
+            found.append(logits_of(hidden_before(model, step.packed, step.index), output, step.among).cpu())
+    return found
+
+
+def fit_weights(logits: Sequence[torch.Tensor], steps: Sequence[Batch]) -> tuple[float, float, float]:
+    """Weights of the model and of the prior under which some targets are likeliest.
+
+    Args:
+        logits: What `choice_logits` gave.
+        steps: The same steps, with a prior.
+
+    Returns:
+        gamma, beta, and the mean negative log-probability of a target under them, nats.
+    """
+    weights = torch.tensor([0.3, 0.7], requires_grad=True)
+    n_targets = sum(len(step.weight) for step in steps)
+    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+    def mean() -> torch.Tensor:
+        total = torch.zeros(())
+        for logit, step in zip(logits, steps, strict=True):
+            assert step.among is not None
+            assert step.among.log_mass is not None
+            total = total + choice_losses(weights[0] * logit + weights[1] * step.among.log_mass, step.among).sum()
+        return total / n_targets
+
+    def again() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(again)
+    with torch.inference_mode():
+        return float(weights[0]), float(weights[1]), float(mean())
+
+
+def _only(batches: Sequence[Batch]) -> dict[str, Batch]:
+    return {"step": batches[0]}

@@ -1,0 +1,138 @@
+"""What training reads is what serving shows."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genrec.catalog import Catalog
+from genrec.events import Item
+from genrec.finetune.packing import Chooser, Writing, pack, plan
+from genrec.history import History
+from genrec.prompt import render
+from tests.finetune.conftest import ITEMS, person
+
+
+def served(writing: Writing, history: History, moment: int) -> list[int]:
+    """The ids that a prompt shows before a person's moment, without and with filler."""
+    now = history.moments[moment]
+    before = replace(history, at=now.at, moments=history.moments[:moment])
+    prompt = render(
+        writing.template,
+        before,
+        now.context,
+        writing.encoded,
+        writing.tokenizer,
+        words=writing.words,
+        max_tokens=writing.max_tokens,
+        align=writing.align,
+    )
+    return list(prompt.token_ids)
+
+
+def without_filler(ids: list[int], newline: int) -> list[int]:
+    """Runs of line breaks as one."""
+    return [a for i, a in enumerate(ids) if not (a == newline and i and ids[i - 1] == newline)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.integers(1, 4),
+    st.sampled_from([160, 256, 400, 1024]),
+    st.one_of(st.none(), st.integers(0, 5)),
+)
+def test_before_any_moment_training_and_serving_show_the_same_ids(
+    writing: Writing, n: int, first: int, per_moment: int, max_tokens: int, seed: int | None
+) -> None:
+    writing = replace(writing, max_tokens=max_tokens)
+    history = person("ann", n, first=first, per_moment=per_moment)
+    [newline] = writing.tokenizer.encode(["\n"], after=";")
+    seen = []
+    for row in writing.rows(history, None if seed is None else random.Random(seed)):
+        ids = row.token_ids.tolist()
+        for position, target, moment in zip(row.position, row.target, row.moment, strict=True):
+            shown = served(writing, history, int(moment))
+            if seed is None:
+                assert ids[: position + 1] == without_filler(shown, newline[-1])
+                assert history.moments[moment].item_ids[0] == ITEMS[target]
+            item = list(writing.encoded.ids(int(target)))
+            assert ids[position + 1 : position + 1 + len(item)] == item
+            assert ITEMS[target] in history.moments[moment].item_ids
+            seen.append(int(moment))
+    assert seen == sorted(set(seen))
+    if max_tokens >= 400:
+        assert seen == list(range(n)), "every moment is a target, of one row"
+
+
+def test_a_row_may_end_like_a_served_prompt_with_its_filler(writing: Writing) -> None:
+    history = person("ann", 12)
+    fills = 0
+    for seed in range(40):
+        [row] = writing.rows(history, random.Random(seed))
+        shown = served(writing, history, 11)
+        fills += row.token_ids[: row.position[-1] + 1].tolist() == shown
+    assert 2 < fills < 25
+
+
+def test_items_of_a_moment_are_shuffled_from_epoch_to_epoch(writing: Writing) -> None:
+    firsts = {next(writing.rows(person("ann", 1, per_moment=4), random.Random(seed))).target[0] for seed in range(40)}
+    assert firsts == {0, 1, 2, 3}
+
+
+def test_packed_rows_keep_every_id_and_read_their_common_beginning_once(writing: Writing) -> None:
+    rows = [row for i in range(5) for row in writing.rows(person(f"p{i}", 3 + i, first=i))]
+    packed = pack(rows)
+    n_shared, *rest = packed.lengths
+    assert n_shared > 20
+    assert len(packed.token_ids) == n_shared + sum(rest) == len(packed.position_ids)
+    at = n_shared
+    for row, length in zip(rows, rest, strict=True):
+        together = [*packed.token_ids[:n_shared], *packed.token_ids[at : at + length]]
+        assert together == row.token_ids.tolist()
+        at += length
+    choices = Chooser(writing.encoded.trie).to(packed.target)
+    index = packed.at(choices)
+    for i in range(len(choices)):
+        children = writing.encoded.trie.children(int(choices.node[i]))
+        token = writing.encoded.trie.tokens(children)[choices.chosen[i]]
+        behind = index[i] + 1 if choices.depth[i] else packed.depth_step[choices.target[i]]
+        assert packed.token_ids[behind] == token
+
+
+def test_choices_are_where_the_trie_branches(writing: Writing) -> None:
+    trie = writing.encoded.trie
+    chooser = Chooser(trie)
+    for row, title in enumerate(ITEMS):
+        choices = chooser.to([row])
+        assert all(len(trie.children(int(node))) > 1 for node in choices.node)
+        assert choices.node[0] == 0, title
+    alone = Catalog.of([Item(item_id="x", title="the only one")]).encode(writing.tokenizer)
+    assert len(Chooser(alone.trie).to([0, 0])) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(30, 300), min_size=1, max_size=60), st.integers(300, 900), st.integers(0, 30))
+def test_a_plan_has_each_row_once_and_no_step_is_too_long(lengths: list[int], n_tokens: int, n_shared: int) -> None:
+    steps = plan(lengths, n_tokens, random.Random(1), n_shared=n_shared)
+    assert sorted(i for step in steps for i in step) == list(range(len(lengths)))
+    assert all(n_shared + sum(lengths[i] - n_shared for i in step) <= n_tokens for step in steps)
+    assert plan(lengths, n_tokens, random.Random(1), n_shared=n_shared) == steps
+
+
+def test_one_very_long_row_has_a_step_of_its_own() -> None:
+    steps = plan([5_000, 10, 10], 100, random.Random(0))
+    assert [0] in [sorted(step) for step in steps]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_someone_with_hardly_any_history_is_learned_from(writing: Writing, n: int) -> None:
+    [row] = writing.rows(person("ann", n))
+    assert row.moment.tolist() == list(range(n))
+    assert np.array_equal(row.target, np.arange(n))

@@ -1,0 +1,221 @@
+"""The loop learns, stops where it should, and goes on after kill -9 as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genrec.errors import ConfigError, TrainingError
+from genrec.finetune.methods import load_model
+from genrec.finetune.packing import Chooser, Writing
+from genrec.finetune.train import (
+    Options,
+    Steps,
+    batch,
+    choice_logits,
+    fit_weights,
+    held_out_losses,
+    target_losses,
+    train,
+)
+from tests.finetune.conftest import ITEMS, person
+
+QUICK = Options(rank=4, epochs=2, step_tokens=400, learning_rate=1e-2, save_every=3)
+PEOPLE = [person(f"p{i}", 4 + i % 7, first=i) for i in range(30)]
+
+
+def test_what_was_learned_holds_for_people_not_seen(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    strangers = [(p, row) for p in (person(f"new{i}", 6, first=3 * i) for i in range(5)) for row in writing.rows(p)]
+    held_out = [batch(strangers, Chooser(writing.encoded.trie), QUICK)]
+    model = load_model(tiny_model, dtype="float32")
+    before = held_out_losses(model, held_out, QUICK).mean()
+    options = replace(QUICK, epochs=6, eval_every=10)
+    result = train(model, PEOPLE, writing, options, tmp_path / "run", held_out=held_out, progress=False)
+    after = held_out_losses(result.model, held_out, QUICK).mean()
+    assert after < 0.65 * before
+    assert result.n_steps == result.n_planned
+    assert not result.interrupted
+    losses = [entry["loss"] for entry in result.log if "loss" in entry]
+    looks = [entry["eval_loss"] for entry in result.log if "eval_loss" in entry]
+    assert losses[-1] < 0.6 * losses[0]
+    assert looks[-1] == pytest.approx(after, abs=0.05)
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora", "full"])
+def test_every_method_learns(writing: Writing, tiny_model: Path, tmp_path: Path, method: str) -> None:
+    options = replace(QUICK, method=method, epochs=3)  # type: ignore[arg-type]
+    model = load_model(tiny_model, dtype="float32")
+    result = train(model, PEOPLE, writing, options, tmp_path / "run", progress=False)
+    losses = [entry["loss"] for entry in result.log]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_only_the_last_layers_change_where_that_is_asked_for(
+    writing: Writing, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = replace(QUICK, last_layers=1, max_steps=2)
+    result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
+    learned = [name for name, parameter in result.model.named_parameters() if parameter.requires_grad]
+    assert learned
+    assert all(".layers.1." in name for name in learned)
+
+
+def test_the_whole_vocabulary_can_be_learned_from_too(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, loss="full-vocabulary")
+    result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
+    losses = [entry["loss"] for entry in result.log]
+    assert losses[0] > 5  # nats of several tokens each, out of 600
+    assert losses[-1] < 0.7 * losses[0]
+    [[person_, row], *_] = [(p, r) for p in PEOPLE[:1] for r in writing.rows(p)]
+    step = batch([(person_, row)], Chooser(writing.encoded.trie), options)
+    behind = [writing.encoded.ids(int(target)) for target in row.target]
+    assert step.token.tolist() == [token for ids in behind for token in ids]
+    assert step.packed.token_ids[step.index.numpy()].tolist()[0] == row.token_ids[row.position[0]]
+
+
+def test_weights_of_targets_count(writing: Writing, tiny_model: Path) -> None:
+    def weight(_: object, moment: int) -> float:
+        return 0.5 if moment else 2.0
+
+    steps = Steps(PEOPLE[:3], writing, QUICK, weight_of=weight)
+    moments = [int(m) for i in steps.steps[0] for m in steps.rows[i][1].moment]
+    assert steps[0].weight.tolist() == [0.5 if m else 2.0 for m in moments]
+
+
+def test_a_prior_that_knows_is_heard_and_one_that_guesses_is_not(writing: Writing, tiny_model: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def knows(history: object, moment: int) -> np.ndarray:
+        mass = np.full(len(ITEMS), 0.3 / (len(ITEMS) - 1))
+        mass[[ITEMS.index(i) for i in history.moments[moment].item_ids]] = 0.7  # type: ignore[attr-defined]
+        return mass
+
+    def guesses(history: object, moment: int) -> np.ndarray:
+        return rng.dirichlet(np.ones(len(ITEMS)))
+
+    rows = [(p, row) for p in PEOPLE for row in writing.rows(p)]
+    model = load_model(tiny_model, dtype="float32")
+    chooser = Chooser(writing.encoded.trie)
+    beta = {}
+    for prior in (knows, guesses):
+        steps = [batch(rows, chooser, QUICK, mass_of=prior)]
+        _, beta[prior.__name__], loss = fit_weights(choice_logits(model, steps), steps)
+        assert loss < np.log(len(ITEMS)) + 0.05
+    assert beta["knows"] > 0.8
+    assert abs(beta["guesses"]) < 0.2
+
+
+def test_a_run_stops_by_itself_when_nothing_gets_better(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    held_out = [batch([(p, r) for p in PEOPLE[:3] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)]
+    options = replace(QUICK, epochs=20, learning_rate=1e-9, eval_every=2, patience=2)
+    result = train(
+        load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, held_out=held_out, progress=False
+    )
+    assert result.n_steps < result.n_planned
+
+
+def test_bad_options_and_empty_data_are_refused(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="learning_rate is 0"):
+        Options(learning_rate=0)
+    with pytest.raises(ConfigError, match="patience"):
+        Options(patience=3)
+    with pytest.raises(ConfigError, match="last_layers 9"):
+        train(load_model(tiny_model), PEOPLE, writing, replace(QUICK, last_layers=9), tmp_path)
+    nobody = replace(PEOPLE[0], moments=())
+    with pytest.raises(TrainingError, match="nothing to learn"):
+        train(load_model(tiny_model), [nobody], writing, QUICK, tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_says_where(
+    writing: Writing, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = replace(QUICK, method="full", learning_rate=1e30, optimizer="sgd", warmup=0.0, clip=1e30)
+    with pytest.raises(TrainingError, match=r"the loss of step \d+ is (nan|inf)"):
+        train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
+
+
+def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
+    writing: Writing, tiny_model: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, minutes: float) -> tuple[torch.Tensor, list[float]]:
+        model = load_model(tiny_model, dtype="float32")
+        result = train(model, PEOPLE, writing, QUICK, tmp_path / folder, max_minutes=minutes, progress=False)
+        assert result.interrupted == (minutes == 0)
+        step = batch([(p, r) for p in PEOPLE[:4] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)
+        with torch.inference_mode():
+            return target_losses(result.model.eval(), step, QUICK), [e["loss"] for e in result.log]
+
+    whole, whole_log = run("whole", 10)
+    for _ in range(3):
+        run("parts", 0)  # one step each
+    resumed, log = run("parts", 10)
+    torch.testing.assert_close(resumed, whole, atol=1e-3, rtol=0)
+    assert log[-1] == pytest.approx(whole_log[-1], abs=1e-3)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.finetune.conftest import person, ITEMS
+from tests.finetune.test_train import PEOPLE, QUICK
+from genrec.catalog import Catalog
+from genrec.context import Words
+from genrec.events import Item
+from genrec.finetune.methods import load_model
+from genrec.finetune.packing import Writing
+from genrec.finetune.train import train
+from genrec.prompt import bundled_prompts, load_template
+from genrec.tokenizer import HfTokenizer
+import torch
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+tokenizer = HfTokenizer(folder)
+writing = Writing(
+    template=load_template("next-item", [bundled_prompts()]),
+    encoded=Catalog.of([Item(item_id=name, title=name) for name in ITEMS]).encode(tokenizer),
+    tokenizer=tokenizer,
+    words=Words(),
+)
+result = train(load_model(folder, dtype="float32"), PEOPLE, writing, QUICK, Path(sys.argv[2]), progress=False)
+print("FINAL", result.log[-1]["loss"])
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_steps_costs_nothing_but_time(tiny_model: Path, tmp_path: Path) -> None:
+    def run(folder: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", KILLED, str(tiny_model), str(folder)]
+        env = os.environ | {"PYTHONPATH": os.getcwd()}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+
+    def final(process: subprocess.Popen[str]) -> float:
+        output, _ = process.communicate()
+        return float(output.split("FINAL")[1])
+
+    expected = final(run(tmp_path / "whole"))
+    rng = random.Random(5)
+    for trial in range(5):
+        folder, n_kills = tmp_path / f"killed{trial}", 0
+        while n_kills < 2:
+            process = run(folder)
+            deadline = time.monotonic() + 120
+            n_before = len(list(folder.glob("checkpoint-*"))) if folder.is_dir() else 0
+            while process.poll() is None and time.monotonic() < deadline:
+                if folder.is_dir() and len(list(folder.glob("checkpoint-*"))) > min(n_before, 1):
+                    break
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            n_kills += 1
+        assert final(run(folder)) == pytest.approx(expected, abs=1e-3)

@@ -1,0 +1,99 @@
+"""Transitions, titles, popularity and repetition: what each teaches, and nothing from the future or from oneself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from genrec.catalog import Catalog
+from genrec.errors import ConfigError
+from genrec.events import Context, Event, Item, batch
+from genrec.history import History, Moment
+from genrec.priors.sequence import FEATURES, START, Sequence
+
+DAY = timedelta(days=1)
+BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
+TITLES = ("red wool socks", "green wool socks", "hammer", "nails", "paint", "brush", "tea", "cup", "radio", "lamp")
+CATALOG = Catalog.of([Item(item_id=name, title=name) for name in TITLES])
+
+
+def fitted(people: dict[str, Many[str]], **options: float) -> Sequence:
+    prior = Sequence(**options)  # type: ignore[arg-type]
+    events = [
+        Event(user_id=user, item_id=item, at=BEGIN + i * DAY)
+        for user, items in people.items()
+        for i, item in enumerate(items)
+    ]
+    prior.fit(CATALOG, [batch("events", events[::2]), batch("events", events[1::2])])
+    return prior
+
+
+def history(*items: str, user: str = "new", at_day: float = 99) -> History:
+    at = BEGIN + at_day * DAY
+    moments = tuple(Moment(at=at - (9 - i) * DAY, context=Context(), item_ids=(n,)) for i, n in enumerate(items))
+    return History(user_id=user, user=None, at=at, moments=moments)
+
+
+def best(log_mass: np.ndarray) -> str:
+    assert np.exp(log_mass).sum() == pytest.approx(1)
+    return TITLES[int(log_mass.argmax())]
+
+
+def test_what_came_next_for_others_is_likely_next() -> None:
+    prior = fitted({f"u{i}": ("hammer", "nails") for i in range(5)} | {f"v{i}": ("paint", "brush") for i in range(5)})
+    assert best(prior.log_mass(history("hammer"), Context())) == "nails"
+    assert best(prior.log_mass(history("paint"), Context())) == "brush"
+
+
+def test_a_title_with_the_same_words_is_likely_where_nothing_else_is_known() -> None:
+    log_mass = fitted({}).log_mass(history("red wool socks", "tea"), Context())
+    others = [i for i, title in enumerate(TITLES) if title not in ("red wool socks", "tea")]
+    assert TITLES[max(others, key=lambda i: log_mass[i])] == "green wool socks"
+
+
+def test_popularity_is_that_of_the_moment_and_transitions_too() -> None:
+    prior = fitted({f"u{i}": ("hammer", "tea", "nails") for i in range(6)})
+    stranger = prior.log_mass(history(at_day=0.5), Context())
+    assert best(stranger) == "hammer"
+    assert stranger[6] == pytest.approx(stranger[7]), "nobody has had tea yet"
+    early = prior.log_mass(history("hammer", at_day=0.5), Context())
+    late = prior.log_mass(history("hammer", at_day=9), Context())
+    assert late[6] - late[7] > 2 > early[6] - early[7] == pytest.approx(0)
+    np.testing.assert_array_equal(prior.log_mass(history("hammer", at_day=0.5), Context()), early)
+
+
+def test_held_out_a_prior_has_not_seen_the_person() -> None:
+    people = {f"u{i}": ("hammer", "nails") for i in range(4)}
+    without = fitted(people, n_fit=0)
+    with_ann = fitted(people | {"ann": ("hammer", "tea", "radio", "lamp")}, n_fit=0)
+    seen = history("hammer", user="ann")
+    np.testing.assert_allclose(
+        with_ann.log_mass_held_out(seen, Context()), without.log_mass_held_out(seen, Context()), atol=1e-12
+    )
+    assert with_ann.log_mass(seen, Context())[6] > with_ann.log_mass_held_out(seen, Context())[6] + 0.1
+
+
+def test_weights_are_learned_where_there_is_enough_to_learn_from() -> None:
+    rng = np.random.default_rng(0)
+    assert (fitted({"u": ("tea", "cup")}).weights == START).all()
+    again = {f"u{i}": [TITLES[rng.integers(10)]] * 4 for i in range(200)}
+    once = {f"u{i}": [TITLES[j] for j in rng.permutation(10)[:5]] for i in range(200)}
+    repeats, explores = fitted(again), fitted(once)
+    assert np.exp(repeats.log_mass(history("tea", "tea"), Context()))[6] > 0.8
+    assert np.exp(explores.log_mass(history("tea", "cup"), Context()))[6] < 0.05
+    assert len(repeats.weights) == len(FEATURES)
+
+
+def test_it_bears_little_data_and_items_it_does_not_know() -> None:
+    prior = fitted({})
+    np.testing.assert_allclose(np.exp(prior.log_mass(history(), Context())), 0.1)
+    grown = Catalog.of([Item(item_id=name, title=name) for name in TITLES])
+    prior = Sequence()
+    prior.fit(grown, [batch("events", [Event(user_id="u", item_id="unknown", at=BEGIN)])])
+    grown.row["newcomer"] = 10
+    assert len(prior.log_mass(history("newcomer", "unknown", "tea"), Context())) == 10
+    with pytest.raises(ConfigError, match="decay in"):
+        Sequence(decay=0)

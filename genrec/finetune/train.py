@@ -446,26 +446,40 @@ def fit_weights(logits: Sequence[torch.Tensor], steps: Sequence[Batch]) -> tuple
         gamma, beta, and the mean negative log-probability of a target under them, nats.
     """
     weights = torch.tensor([0.3, 0.7], requires_grad=True)
-    n_targets = sum(len(step.weight) for step in steps)
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
-
-    def mean() -> torch.Tensor:
-        total = torch.zeros(())
-        for logit, step in zip(logits, steps, strict=True):
-            assert step.among is not None
-            assert step.among.log_mass is not None
-            total = total + choice_losses(weights[0] * logit + weights[1] * step.among.log_mass, step.among).sum()
-        return total / n_targets
 
     def again() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = mean()
+        loss = _mean_loss(logits, steps, weights[0], weights[1])
         loss.backward()
         return loss
 
     optimizer.step(again)
-    with torch.inference_mode():
-        return float(weights[0]), float(weights[1]), float(mean())
+    gamma, beta = weights.tolist()
+    return gamma, beta, mean_loss(logits, steps, gamma, beta)
+
+
+def mean_loss(logits: Sequence[torch.Tensor], steps: Sequence[Batch], gamma: float, beta: float) -> float:
+    """Mean negative log-probability of a target under some weights of the model and the prior, nats.
+
+    Args:
+        logits: What `choice_logits` gave.
+        steps: The same steps, with a prior.
+        gamma: Weight of the model.
+        beta: Weight of the prior.
+    """
+    return float(_mean_loss(logits, steps, torch.tensor(gamma), torch.tensor(beta)))
+
+
+def _mean_loss(
+    logits: Sequence[torch.Tensor], steps: Sequence[Batch], gamma: torch.Tensor, beta: torch.Tensor
+) -> torch.Tensor:
+    total = torch.zeros(())
+    for logit, step in zip(logits, steps, strict=True):
+        assert step.among is not None
+        assert step.among.log_mass is not None
+        total = total + choice_losses(gamma * logit + beta * step.among.log_mass, step.among).sum()
+    return total / sum(len(step.weight) for step in steps)
 
 
 def _only(batches: Sequence[Batch]) -> dict[str, Batch]:

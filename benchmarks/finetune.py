@@ -1,0 +1,334 @@
+"""What training buys: the untuned model, the prior, the tuned model and both together, on published test rows.
+
+    python benchmarks/finetune.py train --data DIR --work WORK     # trains; run again to go on after a stop
+    python benchmarks/finetune.py fit --data DIR --work WORK       # weighs model and prior on half of the validation people
+    python benchmarks/finetune.py test --data DIR --work WORK      # ranks the test rows with vLLM; one look
+
+DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`: the rows that MiniOneRec released for Amazon
+Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training events cut to what the histories of its
+validation and test rows show. WORK keeps checkpoints and models. Results go to `benchmarks/results/amazon-industrial`.
+Rows are used as they are published: the order of the histories is theirs, nothing is left out of the ranking.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genrec.bench.report import Book
+from genrec.catalog import Catalog
+from genrec.context import Words
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import search
+from genrec.evaluation.metrics import difference, summary
+from genrec.events import Context, Item
+from genrec.finetune.packing import Writing
+from genrec.finetune.train import Options
+from genrec.history import History, Moment
+from genrec.models import model_folder
+from genrec.priors.sequence import FEATURES, Sequence
+from genrec.prompt import Row, bundled_prompts, load_template, render
+from genrec.text import clean
+from genrec.tokenizer import HfTokenizer
+
+RESULTS = Path(__file__).parent / "results"
+TEXT_CHARS = 32
+"""Items are called by so much of their titles, more where that takes it: about 12 tokens."""
+
+
+class Data:
+    """The published rows as people with histories.
+
+    Args:
+        folder: Where the files are.
+        model: Name or folder of the language model.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        if not (folder / "items.parquet").is_file():
+            raise click.ClickException(f"{folder} has no items.parquet: see the head of {Path(__file__).name}")
+        self.folder, self.model_folder = folder, model_folder(model)
+        items = [Item(item_id=str(r["item_id"]), title=r["title"]) for r in self._read("items")]
+        self.catalog = Catalog.of(items, short_texts(items))
+        tokenizer = HfTokenizer(self.model_folder)
+        self.writing = Writing(
+            template=replace(load_template("next-item", [bundled_prompts()]), features=()),
+            encoded=self.catalog.encode(tokenizer),
+            tokenizer=tokenizer,
+            words=Words(),
+        )
+
+    def _read(self, name: str) -> list[dict[str, Any]]:
+        return pq.read_table(self.folder / f"{name}.parquet").to_pylist()
+
+    @cached_property
+    def people(self) -> list[History]:
+        """Who is learned from."""
+        by_user: dict[str, list[dict[str, Any]]] = {}
+        for row in self._read("train_partial"):
+            by_user.setdefault(row["user_id"], []).append(row)
+        found = []
+        for user, rows in by_user.items():
+            rows.sort(key=lambda row: row["position"])
+            moments = [moment(row["at"] + timedelta(seconds=i), row["item_id"]) for i, row in enumerate(rows)]
+            found.append(History(user_id=user, user=None, at=moments[-1].at, moments=tuple(moments)))
+        return found
+
+    @cached_property
+    def prior(self) -> Sequence:
+        """The prior, fitted to the same events."""
+        events = [(h.user_id, m.item_ids[0], m.at) for h in self.people for m in h.moments]
+        users, items, instants = zip(*events, strict=True)
+        at = pa.array(instants, pa.timestamp("us", "UTC"))
+        prior = Sequence()
+        prior.fit(self.catalog, [pa.RecordBatch.from_pydict({"user_id": users, "item_id": items, "at": at})])
+        return prior
+
+    def cases(self, split: str) -> list[History]:
+        """Published rows; the last moment is the target."""
+        found = []
+        for row in self._read(split):
+            n = len(row["history"])
+            past = [moment(row["at"] - timedelta(seconds=n - i), item) for i, item in enumerate(row["history"])]
+            moments = (*past, moment(row["at"], row["target"]))
+            found.append(History(user_id=row["user_id"], user=None, at=row["at"], moments=moments))
+        return found
+
+    def mass(self, case: History, index: int) -> np.ndarray:
+        """Prior probability of each item before one of a person's moments."""
+        at = case.moments[index].at
+        before = replace(case, at=at, moments=case.moments[:index])
+        return np.exp(self.prior.log_mass(before, Context()))
+
+    def held_out_mass(self, person: History, index: int) -> np.ndarray:
+        """The same, by a prior that has not seen the person."""
+        before = replace(person, at=person.moments[index].at, moments=person.moments[:index])
+        return np.exp(self.prior.log_mass_held_out(before, Context()))
+
+    def last(self, case: History) -> tuple[History, Row]:
+        """A case as a row whose only target is the last moment."""
+        *_, row = self.writing.rows(case)
+        ends = {name: getattr(row, name)[-1:] for name in ("position", "target", "moment")}
+        return case, replace(row, **ends)
+
+
+def moment(at: Any, item: Any) -> Moment:
+    """One purchase."""
+    return Moment(at=at, context=Context(), item_ids=(str(item),))
+
+
+def short_texts(items: list[Item]) -> dict[str, str]:
+    """The shortest beginnings of titles, from `TEXT_CHARS` on, that tell items apart."""
+    texts: dict[str, str] = {}
+    used: set[str] = set()
+    for item in items:
+        length, n = TEXT_CHARS, 2
+        while (text := clean(item.title, max_chars=length)) in used and length < 200:
+            length += 8
+        short = text
+        while text in used:
+            text, n = f"{short} ({n})", n + 1
+        used.add(text)
+        texts[item.item_id] = text
+    return texts
+
+
+def half(user_id: str) -> int:
+    """Which half of the validation people someone is in: 0 decides when to stop, 1 fits weights."""
+    return random.Random(user_id).randrange(2)
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Entry."""
+
+
+def options(command: Any) -> Any:
+    """What all stages take."""
+    for option in (
+        click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True),
+        click.option("--work", type=click.Path(path_type=Path), required=True, help="Keeps checkpoints and models."),
+        click.option("--model", default="smollm2-135m", show_default=True),
+        click.option("--name", default="plain", show_default=True, help="Names the run."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command("train")
+@options
+@click.option("--epochs", default=2.0, show_default=True)
+@click.option("--rank", default=32, show_default=True)
+@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--last-layers", type=int)
+@click.option("--loss", type=click.Choice(["trie", "full-vocabulary"]), default="trie", show_default=True)
+@click.option("--max-steps", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def train_(data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
+    """Train a LoRA."""
+    from genrec.finetune.adapter import write_whole
+    from genrec.finetune.methods import load_model
+    from genrec.finetune.train import train
+
+    rows = Data(data / "amazon-industrial", model)
+    how = Options(save_every=20, **settings)
+    lm = load_model(rows.model_folder)
+    result = train(lm, rows.people, rows.writing, how, work / name / "checkpoints", progress=True)
+    write_whole(result.model.merge_and_unload(), rows.model_folder, work / name / "merged")
+    book = Book(
+        RESULTS / "amazon-industrial" / f"train-{name}.json",
+        stage=f"train-{name}",
+        dataset="amazon-industrial",
+        settings={"model": model, **settings},
+        say=click.echo,
+    )
+    book.add(
+        "train",
+        lambda: {
+            "seconds": round(result.seconds),
+            "steps": result.n_steps,
+            "tokens_per_epoch": result.n_tokens,
+            "targets_per_epoch": result.n_targets,
+            "log": result.log,
+        },
+    )
+
+
+@main.command("fit")
+@options
+@click.option("--cases", default=1200, show_default=True, help="Validation rows of each half.")
+def fit_(data: Path, work: Path, model: str, name: str, cases: int) -> None:
+    """Fit the weights of model and prior to one half of the validation people; judge by the other."""
+    from genrec.finetune.methods import load_model
+    from genrec.finetune.packing import Chooser
+    from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss
+
+    rows = Data(data / "amazon-industrial", model)
+    chooser, how = Chooser(rows.writing.encoded.trie), Options()
+    book = Book(
+        RESULTS / "amazon-industrial" / f"fit-{name}.json",
+        stage=f"fit-{name}",
+        dataset="amazon-industrial",
+        settings={"model": model, "cases": cases},
+        say=click.echo,
+    )
+
+    def weigh() -> dict[str, Any]:
+        lm = load_model(work / name / "merged" if name != "untuned" else rows.model_folder)
+        halves: list[list[Any]] = [[], []]
+        for case in rows.cases("valid"):
+            if len(halves[half(case.user_id)]) < cases:
+                halves[half(case.user_id)].append(rows.last(case))
+        steps = [
+            [batch(some[i : i + 40], chooser, how, mass_of=rows.mass) for i in range(0, len(some), 40)]
+            for some in halves
+        ]
+        judged, fitted = (choice_logits(lm, some) for some in steps)
+        gamma, beta, loss = fit_weights(fitted, steps[1])
+        others = {"prior": (0.0, 1.0), "model": (1.0, 0.0), "both": (gamma, beta)}
+        return {
+            "gamma": round(gamma, 3),
+            "beta": round(beta, 3),
+            "fitted_nats": round(loss, 4),
+            "held_out_nats": {key: round(mean_loss(judged, steps[0], *weights), 4) for key, weights in others.items()},
+        }
+
+    book.add("weights", weigh)
+
+
+@main.command("test")
+@options
+@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
+@click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
+@click.option("--ways", default="prior,model,both", show_default=True, help="What to rank with.")
+def test_(data: Path, work: Path, model: str, name: str, split: str, cases: int, ways: str) -> None:
+    """Rank published rows exactly, with vLLM."""
+    from genrec.engines.vllm import VllmEngine
+
+    rows = Data(data / "amazon-industrial", model)
+    chosen = rows.cases(split)
+    if cases:
+        chosen = random.Random(1).sample(chosen, cases)
+    target = np.array([rows.catalog.row[case.moments[-1].item_ids[0]] for case in chosen])
+    people = [case.user_id for case in chosen]
+    book = Book(
+        RESULTS / "amazon-industrial" / f"{split}-{name}.json",
+        stage=f"{split}-{name}",
+        dataset="amazon-industrial",
+        settings={"model": model, "cases": len(chosen)},
+        say=click.echo,
+    )
+    fitted = json.loads((RESULTS / "amazon-industrial" / f"fit-{name}.json").read_text())["rows"][0]
+    before = [replace(case, moments=case.moments[:-1]) for case in chosen]
+    writing, engine = rows.writing, None
+
+    def rank(way: str) -> dict[str, Any]:
+        nonlocal engine
+        started_s = time.perf_counter()
+        log_masses = [rows.prior.log_mass(case, Context()) for case in before]
+        if way == "prior":
+            ranks = [int((mass > mass[t]).sum()) for mass, t in zip(log_masses, target, strict=True)]
+        else:
+            folder = rows.model_folder if name == "untuned" else work / name / "merged"
+            engine = engine or VllmEngine(folder, model=name)
+            fused = Scoring(name="fused", gamma=fitted["gamma"], beta=fitted["beta"])
+            scoring = Scoring(name="masked") if way == "model" else fused
+            jobs = [
+                (
+                    render(
+                        writing.template, case, Context(), writing.encoded, writing.tokenizer, words=writing.words
+                    ).token_ids,
+                    search(
+                        writing.encoded.trie, k=20, scoring=scoring, log_mass=mass if scoring.name == "fused" else None
+                    ),
+                )
+                for case, mass in zip(before, log_masses, strict=True)
+            ]
+            ranks = []
+            for start in range(0, len(jobs), 128):
+                rankings = engine.run(jobs[start : start + 128])
+                for ranking, t in zip(rankings, target[start : start + 128], strict=True):
+                    place = np.flatnonzero(ranking.rows == t)
+                    ranks.append(int(place[0]) if len(place) else 99)
+                if start % 1024 == 0:
+                    click.echo(f"{way}: {len(ranks)} of {len(jobs)}, {time.perf_counter() - started_s:.0f} s")
+        same_day = np.array([len(case.moments) > 1 and is_same_day(case) for case in chosen])
+        found = np.array(ranks)
+        return {
+            **summary(found, people),
+            "seconds": round(time.perf_counter() - started_s),
+            "scoring": {"prior": "prior alone", "model": "masked"}.get(way, f"fused, {fitted}"),
+            "same_day": summary(found[same_day], np.array(people)[same_day]) if same_day.any() else None,
+            "ranks": ranks,
+        }
+
+    try:
+        for way in ways.split(","):
+            book.add(way, lambda way=way: rank(way))
+        found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}
+        for better, than in (("both", "prior"), ("both", "model"), ("model", "prior")):
+            if better in found and than in found:
+                book.add(f"{better} - {than}", lambda a=better, b=than: difference(found[a], found[b], people))
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def is_same_day(case: History) -> bool:
+    """Not told by the published rows; see the audit of the data."""
+    return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""An adapter as a release: a folder with the weights, a card that says what they were made for, and their curve.
+
+    <name>/adapter_model.safetensors, adapter_config.json     what PEFT wrote
+    <name>/card.json                                          `Card`
+    <name>/curve.csv                                          what was logged, step by step
+
+A prompt is a weight: an adapter is refused over another base model, template or text rule. Knows files, and PEFT where
+weights are written or merged; nothing of data.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from genrec.catalog import TEXT_RULE, EncodedCatalog
+from genrec.errors import ModelError
+from genrec.prompt import Template
+
+CARD = "card.json"
+FORMAT = 1
+"""Number of the card's format."""
+_SAMPLE = 1 << 20  # bytes hashed at either end of a file of weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What an adapter was made for, and how."""
+
+    name: str
+    """What a user types."""
+    created_at: str
+    """ISO 8601."""
+    base: str
+    """The base model, as the user named it."""
+    base_fingerprint: str
+    """Of its weights, configuration and tokenizer."""
+    template: str
+    """The prompt template's name."""
+    template_fingerprint: str
+    """Of what it writes."""
+    text_rule: str = TEXT_RULE
+    """How items' texts were made."""
+    trie_fingerprint: str
+    """Of the catalogue's texts in the model's tokens."""
+    texts_fingerprint: tuple[str, ...] = ()
+    """Short hashes of the texts of all items that were there."""
+    max_tokens: int
+    """Longest prompt in training."""
+    features: tuple[str, ...]
+    """Context that was written."""
+    method: str
+    """How it was adapted."""
+    rank: int
+    """Of a LoRA's updates; what vLLM must be started for."""
+    objective: str
+    """What the loss was normalised over."""
+    scoring: str = "masked"
+    """How it is best used."""
+    gamma: float = 1.0
+    """Weight of the model beside the prior."""
+    beta: float = 0.0
+    """Weight of the prior."""
+    prior: str = ""
+    """Name of the prior that the weights were fitted with."""
+    prior_options: dict[str, Any] = field(default_factory=dict)
+    """Its options."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """People, targets, first and last instant that were learned from."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """How training was set."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Figures of the untuned model, the prior, the tuned model and both together, on people held out."""
+    licence: str = ""
+    """Of the base model; the adapter is a derivative of it."""
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Card:
+        """Read an adapter's card.
+
+        Raises:
+            ModelError: If there is none, or it is of a later version.
+        """
+        try:
+            values = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} holds no adapter: {error}", hint="See: genrec adapters list") from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise ModelError(
+                f"the adapter in {folder} was written by another version of genrec",
+                hint="Train it again: genrec train",
+            )
+        names = {one.name for one in fields(cls)}
+        try:
+            card = cls(**{key: value for key, value in values.items() if key in names})
+        except TypeError as error:
+            raise ModelError(f"the card of the adapter in {folder} is incomplete: {error}") from error
+        return card
+
+    def write(self, folder: Path) -> None:
+        """Write the card, whole or not at all."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
+        temporary = folder / f"{CARD}.new"
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, folder / CARD)
+
+    def check(self, *, base: Path, template: Template) -> None:
+        """Refuse to be used with what it was not made for.
+
+        Raises:
+            ModelError: If the base model, the template or the text rule is another one.
+        """
+        for what, theirs, ours in (
+            ("base model", self.base_fingerprint, fingerprint(base)),
+            ("prompt template", self.template_fingerprint, template_fingerprint(template)),
+            ("rule for items' texts", self.text_rule, TEXT_RULE),
+        ):
+            if theirs != ours:
+                raise ModelError(
+                    f"the adapter {self.name!r} was trained with another {what}",
+                    hint=f"It wants the model {self.base} and the template {self.template}; or train another one.",
+                )
+
+    def share_unseen(self, encoded: EncodedCatalog) -> float:
+        """Share of a catalogue's items whose texts the adapter has never seen."""
+        seen = set(self.texts_fingerprint)
+        texts = encoded.catalog.texts
+        return sum(short_hash(text) not in seen for text in texts) / max(len(texts), 1)
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of a model folder: configuration and tokenizer whole, weights by size and either end."""
+    found = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name in ("config.json", "tokenizer.json"):
+            found.update(path.name.encode() + path.read_bytes())
+        elif path.suffix in (".safetensors", ".bin"):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                found.update(f"{path.name} {size}".encode() + file.read(_SAMPLE))
+                file.seek(max(0, size - _SAMPLE))
+                found.update(file.read(_SAMPLE))
+    return found.hexdigest()[:32]
+
+
+def template_fingerprint(template: Template) -> str:
+    """Hash of what a template writes: its turns with and without a profile, and the context it lets through."""
+    written = [template.turns({}), template.turns({"age": "35-44"}), sorted(template.features)]
+    return hashlib.sha256(json.dumps(written, default=str).encode()).hexdigest()[:32]
+
+
+def short_hash(text: str) -> str:
+    """Eight hexadecimal digits of a text."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+
+
+def save(model: Any, folder: Path, card: Card, log: Sequence[dict[str, float]]) -> None:
+    """Write an adapter, whole or not at all; a folder that is there is replaced.
+
+    Args:
+        model: The trained model, PEFT's or transformers'.
+        folder: Where to put it.
+        card: What to say of it.
+        log: What training logged, in order.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.save_pretrained(new)
+        (new / "README.md").unlink(missing_ok=True)  # PEFT's own, with nothing in it
+        names = ["step", *sorted({name for entry in log for name in entry} - {"step"})]
+        with (new / "curve.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(log)
+        card.write(new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(new, folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def merge(base: Path, adapter: Path, out: Path) -> None:
+    """Write a model folder in which an adapter is part of the weights, for engines that cannot load it beside them.
+
+    Args:
+        base: The base model's folder.
+        adapter: The adapter's.
+        out: Where to put the whole.
+    """
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
+    merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    write_whole(merged, base, out)
+
+
+def write_whole(model: Any, base: Path, out: Path) -> None:
+    """Write a model with what its base's folder holds besides weights, the tokenizer above all."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in base.iterdir():
+        if path.is_file() and path.suffix not in (".safetensors", ".bin") and not path.name.endswith(".index.json"):
+            shutil.copy2(path, out / path.name)
+    model.config._attn_implementation = None  # training's own is of no use to others
+    model.save_pretrained(out)

@@ -177,7 +177,7 @@ def options(command: Any) -> Any:
 @click.option("--seed", default=0, show_default=True)
 def train_(data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
     """Train a LoRA."""
-    from genrec.finetune.adapter import write_whole
+    from genrec.finetune.merging import write_whole
     from genrec.finetune.methods import load_model
     from genrec.finetune.train import train
 

@@ -91,6 +91,8 @@ class Settings(BaseModel):
     """The prompt template (genrec prompts list)."""
     prior: str = Field(default="popularity", min_length=1)
     """The untrained voice that answers without a model."""
+    adapter: str = "current"
+    """What training made of the language model: an adapter's name, current for the one in use, or none."""
     rerank: tuple[str, ...] = ()
     """Rerankers, in the order they are applied."""
     scoring: Literal["auto", "joint", "masked", "fused"] = "auto"

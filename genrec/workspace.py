@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from genrec.catalog import Catalog
 from genrec.config import Settings, load_settings
@@ -24,7 +26,8 @@ from genrec.decoding.search import Limits
 from genrec.engines.base import Engine
 from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
-from genrec.errors import ConfigError, TextTakenError
+from genrec.errors import ConfigError, ModelError, TextTakenError
+from genrec.finetune.adapter import CARD, Card, share_unseen
 from genrec.ground import Grounder
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
@@ -32,11 +35,16 @@ from genrec.priors.base import Prior
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
-from genrec.tokenizer import ByteTokenizer
+from genrec.tokenizer import ByteTokenizer, HfTokenizer
 from genrec.vectors import Embedder, TextVectors
+
+if TYPE_CHECKING:
+    from genrec.finetune.session import Session
 
 ScoringName = Literal["auto", "joint", "masked", "fused"]
 
+CURRENT = "current"
+"""File among a workspace's adapters with the name of the one in use."""
 CACHE = ".genrec"
 """Folder in a workspace for what can be made again from the rest."""
 
@@ -106,12 +114,95 @@ class Workspace:
 
     @cached_property
     def prior(self) -> Prior:
-        """The prior of the settings, fitted to all events; it looks at no more than a moment allows."""
-        name = self.settings.prior
+        """The prior of the settings, fitted to all events; it looks at no more than a moment allows.
+
+        Where an adapter is in use it is that of the adapter, whose weights were fitted beside it.
+        """
         with self._loading("prior"):
-            prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
-            prior.fit(self.catalog, self.store.events())
-            return prior
+            return self.fitted_prior(self.card.prior if self.card else self.settings.prior)
+
+    def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
+        """A prior by name, fitted to the store's events, or to those before an instant."""
+        prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+        prior.fit(self.catalog, self.store.events(before=before))
+        return prior
+
+    @property
+    def adapters(self) -> Path:
+        """Where the workspace's adapters are, a folder each."""
+        return self.folder / "adapters"
+
+    def adapter_folders(self) -> list[Path]:
+        """The workspace's adapters, by name."""
+        if not self.adapters.is_dir():
+            return []
+        return sorted(one for one in self.adapters.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+    @property
+    def adapter_name(self) -> str:
+        """The adapter in use; empty for none."""
+        name = self.settings.adapter
+        if name == "current":
+            pointer = self.adapters / CURRENT
+            name = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else "none"
+        return "" if name == "none" else name
+
+    def use_adapter(self, name: str) -> None:
+        """Answer with an adapter from the next start on, where the settings say ``adapter = "current"``.
+
+        Args:
+            name: An adapter of the workspace; ``none`` for the model as it is.
+
+        Raises:
+            ModelError: If there is no such adapter, or it was made for another model, template or text rule.
+        """
+        if name != "none":
+            self._checked(name)
+        self.adapters.mkdir(exist_ok=True)
+        new = self.adapters / f".{CURRENT}.new"
+        new.write_text(name + "\n", encoding="utf-8")
+        os.replace(new, self.adapters / CURRENT)
+
+    @cached_property
+    def card(self) -> Card | None:
+        """What the adapter in use was made for; None where none is.
+
+        Raises:
+            ModelError: If it was made for another model, template or text rule.
+        """
+        return self._checked(self.adapter_name) if self.adapter_name else None
+
+    def _checked(self, name: str) -> Card:
+        folder = self.adapters / name
+        if not (folder / CARD).is_file():
+            names = ", ".join(one.name for one in self.adapter_folders()) or "none"
+            raise ModelError(f"no adapter {name!r}. There are: {names}", hint="genrec train makes one.")
+        card = Card.read(folder)
+        card.check(base=model_folder(self.settings.model), template=self.template)
+        if unseen := share_unseen(folder, self.catalog):
+            self.notes.append(f"The adapter {name} has never seen {unseen:.0%} of the items.")
+        return card
+
+    def adapted(self, adapter: Path | None, engine: str) -> tuple[Path, Path | None]:
+        """The model's folder and, where an engine can load one beside it, the adapter's.
+
+        What it cannot load is merged into a whole model, once.
+        """
+        base = model_folder(self.settings.model)
+        if adapter is None:
+            return base, None
+        card = Card.read(adapter)
+        if card.method == "full":
+            return adapter, None
+        if card.method == "lora" and engine in ("vllm", "transformers"):
+            return base, adapter
+        whole = self.folder / CACHE / "merged" / f"{adapter.name}-{card.created_at}"
+        if not whole.is_dir():
+            from genrec.finetune.merging import merge
+
+            self.notes.append(f"{engine} cannot load {card.method} beside a model: merged into {whole}.")
+            merge(base, adapter, whole)
+        return whole, None
 
     @cached_property
     def template(self) -> Template:
@@ -146,12 +237,25 @@ class Workspace:
                 hint="Choose vllm or transformers with --engine.",
             )
         if name not in self._engines:
-            build: Callable[..., Engine] = self.registry.get("engines", name)
-            options = self.engine_options(name)
-            folder = model_folder(self.settings.model)
-            with self._loading("engine"), quiet_start():
-                self._engines[name] = build(folder, **options)
+            adapter = self.adapters / self.adapter_name if self.card else None
+            with self._loading("engine"):
+                self._engines[name] = self.start_engine(name, adapter)
         return self._engines[name]
+
+    def start_engine(self, name: str, adapter: Path | None) -> Engine:
+        """Start an engine with an adapter or without; whoever asks for it closes it."""
+        build: Callable[..., Engine] = self.registry.get("engines", name)
+        options = self.engine_options(name)
+        if adapter is not None and name == "vllm-server":
+            self.notes.append(
+                f"Whether {adapter.name} is in use is for the server to say: set served_model to its name."
+            )
+            adapter = None
+        folder, beside = self.adapted(adapter, name)
+        if beside is not None:
+            options["adapter"] = beside
+        with quiet_start():
+            return build(folder, **options)
 
     def engine_options(self, name: str) -> dict[str, Any]:
         """What an engine is built with besides the model's folder.
@@ -234,13 +338,68 @@ class Workspace:
             encoded=encoded,
             template=self.template if encoded is not None else None,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
-            scoring="auto" if scoring == "auto" else Scoring(name=scoring),
+            scoring=self._scoring(scoring),
             limits=Limits(
                 max_expansions=settings.search.max_expansions or None, beam_width=settings.search.beam_width or None
             ),
             max_events=settings.history.max_events,
             max_tokens=settings.history.max_tokens,
             words=Words(time_zone=settings.time_zone, country=settings.country),
+        )
+
+    def _scoring(self, name: ScoringName) -> Scoring | Literal["auto"]:
+        """What a step is worth; `auto` is what an adapter was fitted for, where one is in use."""
+        if name in ("auto", "fused") and self.card:
+            return Scoring(name="fused", gamma=self.card.gamma, beta=self.card.beta)
+        return "auto" if name == "auto" else Scoring(name=name)
+
+    def training(
+        self, *, held_out: float, n_cases: int, engine: str = "auto", say: Callable[[str], None] = print
+    ) -> Session:
+        """What `genrec train` works with.
+
+        Args:
+            held_out: Share of all moments, the last ones, to judge by.
+            n_cases: Most people to judge by, and to fit weights to.
+            engine: What judges.
+            say: Is told how it goes.
+
+        Raises:
+            ConfigError: If the packages for training are missing.
+            TrainingError: If there is not enough to learn from and judge by.
+        """
+        try:
+            from genrec.finetune.packing import Writing
+            from genrec.finetune.session import Session, split_by_time
+        except ImportError as error:
+            raise ConfigError(
+                f"training needs a package that is missing: {error.name}", hint="pip install 'genrec[train]'"
+            ) from error
+        settings, name = self.settings, self.engine_name(engine)
+        base, catalog = model_folder(settings.model), self.catalog
+        tokenizer = HfTokenizer(base)
+        split = split_by_time(
+            self.store,
+            catalog.row.__contains__,
+            share=held_out,
+            max_events=settings.history.max_events,
+            n_cases=n_cases,
+        )
+        return Session(
+            base=base,
+            model=settings.model,
+            writing=Writing(
+                template=self.template,
+                encoded=catalog.encode(tokenizer, cache=self.folder / CACHE / "catalogs"),
+                tokenizer=tokenizer,
+                words=Words(time_zone=settings.time_zone, country=settings.country),
+                max_tokens=settings.history.max_tokens,
+            ),
+            split=split,
+            prior=self.fitted_prior(settings.prior, before=split.cut),
+            prior_name=settings.prior,
+            engine=lambda adapter: self.start_engine(name, adapter),
+            say=say,
         )
 
     @contextmanager

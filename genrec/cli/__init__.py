@@ -24,6 +24,8 @@ COMMANDS = {
     "import": "Bring data in through a source.",
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
+    "train": "Teach the language model what these people choose.",
+    "adapters": "List, show and choose what training made.",
     "serve": "Answer over HTTP, with OpenAI's routes beside ours on vLLM.",
     "models": "List models and fetch them.",
     "prompts": "List, show, render and copy prompt templates.",

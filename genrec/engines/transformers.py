@@ -52,10 +52,11 @@ class TransformersEngine(Engine):
         dtype: ``auto`` (as saved), ``float32`` or ``bfloat16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` …
         max_tokens: Longest prompt plus continuation; the model's own limit where that is less.
+        adapter: Folder of an adapter, which becomes part of the weights.
         cache_gib: Memory for the keys and values of prompts read before, GiB; what was used longest ago goes first.
 
     Raises:
-        ModelError: If the folder cannot be loaded.
+        ModelError: If the folder or the adapter cannot be loaded.
     """
 
     name: ClassVar[str] = "transformers"
@@ -68,6 +69,7 @@ class TransformersEngine(Engine):
         dtype: str = "auto",
         device: str = "auto",
         max_tokens: int = 4096,
+        adapter: Path | None = None,
         cache_gib: float = 1.0,
     ) -> None:
         try:
@@ -95,6 +97,16 @@ class TransformersEngine(Engine):
                 f"{folder} holds no causal language model that transformers can load: {error}",
                 hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
             ) from error
+        if adapter is not None:
+            try:
+                from peft import PeftModel
+
+                self.lm = PeftModel.from_pretrained(self.lm, str(adapter)).merge_and_unload()
+            except Exception as error:  # as above
+                raise ModelError(
+                    f"{adapter} holds no adapter that PEFT can put into {model}: {error}",
+                    hint="pip install 'genrec[train]'; see: genrec adapters list",
+                ) from error
         self.lm.to(device).eval()
         config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))

@@ -12,6 +12,7 @@ Measured on the CPU build; the GPU path uses the same public interface but was n
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ from genrec.tokenizer import HfTokenizer
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM can be started for; a LoRA of a lower one fits too."""
+_numbers = itertools.count(1)
+
 
 class VllmEngine(RequestEngine):
     """Runs a causal language model with vLLM.
@@ -36,10 +41,11 @@ class VllmEngine(RequestEngine):
         dtype: ``auto`` (as saved), ``float32`` or ``bfloat16``.
         max_tokens: Longest prompt plus continuation; the model's own limit where that is less.
         n_parallel: People whose searches are under way at once.
+        adapter: Folder of a LoRA; see `use`.
         options: Further vLLM engine arguments by name, e.g. ``{"gpu_memory_utilization": 0.5}``.
 
     Raises:
-        ModelError: If vLLM is missing or cannot load the folder.
+        ModelError: If vLLM is missing or cannot load the folder or the adapter.
     """
 
     name: ClassVar[str] = "vllm"
@@ -52,9 +58,10 @@ class VllmEngine(RequestEngine):
         dtype: str = "auto",
         max_tokens: int = 4096,
         n_parallel: int = 64,
+        adapter: Path | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        arguments = self.arguments(folder, dtype=dtype, max_tokens=max_tokens, options=options)
+        arguments = self.arguments(folder, dtype=dtype, max_tokens=max_tokens, adapter=adapter, options=options)
         self.model, self.usage, self.tokenizer = model, Usage(), HfTokenizer(folder)
         self.max_tokens = arguments["max_model_len"]
         self._ids = itertools.count()
@@ -74,6 +81,7 @@ class VllmEngine(RequestEngine):
         except Exception as error:
             background.stop()
             raise ModelError(f"vLLM cannot start with {folder}: {error}", hint="genrec doctor") from error
+        self.use(adapter)
 
     @classmethod
     def around(cls, llm: AsyncLLM, folder: Path, *, model: str, max_tokens: int) -> VllmEngine:
@@ -91,11 +99,33 @@ class VllmEngine(RequestEngine):
         engine.model, engine.usage, engine.tokenizer = model, Usage(), HfTokenizer(folder)
         engine.max_tokens, engine._ids, engine._llm = max_tokens, itertools.count(), llm
         RequestEngine.__init__(engine, None, n_parallel=0)
+        engine.use(None)
         return engine
+
+    def use(self, adapter: Path | None) -> None:
+        """Answer with a LoRA from the next request on; what is under way goes on with the one before.
+
+        Keys and values are kept apart by adapter. vLLM must have been started for LoRAs of that rank: `arguments`.
+
+        Args:
+            adapter: The folder that PEFT wrote; None for the model as it is.
+        """
+        if adapter is None:
+            self._lora = None
+            return
+        from vllm.lora.request import LoRARequest
+
+        number = next(_numbers)  # a number is never used twice, so nothing kept for another adapter can be taken for it
+        self._lora = LoRARequest(lora_name=f"{adapter.name}-{number}", lora_int_id=number, lora_path=str(adapter))
 
     @staticmethod
     def arguments(
-        folder: Path, *, dtype: str = "auto", max_tokens: int = 4096, options: Mapping[str, Any] | None = None
+        folder: Path,
+        *,
+        dtype: str = "auto",
+        max_tokens: int = 4096,
+        adapter: Path | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What vLLM's `AsyncEngineArgs` is given for exact search; sets the environment that vLLM reads at import.
 
@@ -103,10 +133,11 @@ class VllmEngine(RequestEngine):
             folder: A local model folder.
             dtype: As for the class.
             max_tokens: As for the class.
+            adapter: A LoRA like those that are to be used.
             options: As for the class; they win.
 
         Raises:
-            ModelError: If vLLM is missing or the folder has no configuration.
+            ModelError: If vLLM is missing, the folder has no configuration, or the adapter is none that vLLM can load.
         """
         # Read by vLLM at import or in its engine process; a value that the user has set stays.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -139,6 +170,8 @@ class VllmEngine(RequestEngine):
         }
         if current_platform.is_cpu():
             arguments |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 30}
+        if adapter is not None:
+            arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(adapter), "max_loras": 2}
         return arguments | dict(options or {})
 
     def forget(self) -> None:
@@ -186,7 +219,9 @@ class VllmEngine(RequestEngine):
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
-        request = self._llm.generate({"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}")
+        request = self._llm.generate(
+            {"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}", lora_request=self._lora
+        )
         try:
             [output] = [output async for output in request]
         except Exception as error:
@@ -205,6 +240,22 @@ class VllmEngine(RequestEngine):
             n_requests=1,
         )
         return [value[token] for token in tokens]
+
+
+def _lora_rank(adapter: Path) -> int:
+    """The rank that vLLM is started for to load a LoRA."""
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, rank = str(config["peft_type"]), int(config["r"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{adapter} holds no LoRA: {error}", hint="See: genrec adapters list") from error
+    fitting = [allowed for allowed in LORA_RANKS if allowed >= rank]
+    if kind != "LORA" or not fitting:
+        raise ModelError(
+            f"vLLM cannot load the adapter {adapter.name}: {kind} of rank {rank}",
+            hint=f"It loads LoRAs up to rank {LORA_RANKS[-1]}; others must be merged.",
+        )
+    return fitting[0]
 
 
 def _model_limit(folder: Path, default: int) -> int:

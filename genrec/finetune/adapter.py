@@ -3,6 +3,7 @@
     <name>/adapter_model.safetensors, adapter_config.json     what PEFT wrote
     <name>/card.json                                          `Card`
     <name>/curve.csv                                          what was logged, step by step
+    <name>/texts.npy                                          hashes of the items' texts that were there
 
 A prompt is a weight: an adapter is refused over another base model, template or text rule. Knows files, and PEFT where
 weights are written or merged; nothing of data.
@@ -21,11 +22,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from genrec.catalog import TEXT_RULE, EncodedCatalog
+import numpy as np
+
+from genrec.catalog import TEXT_RULE, Catalog
 from genrec.errors import ModelError
 from genrec.prompt import Template
 
 CARD = "card.json"
+TEXTS = "texts.npy"
 FORMAT = 1
 """Number of the card's format."""
 _SAMPLE = 1 << 20  # bytes hashed at either end of a file of weights
@@ -49,10 +53,6 @@ class Card:
     """Of what it writes."""
     text_rule: str = TEXT_RULE
     """How items' texts were made."""
-    trie_fingerprint: str
-    """Of the catalogue's texts in the model's tokens."""
-    texts_fingerprint: tuple[str, ...] = ()
-    """Short hashes of the texts of all items that were there."""
     max_tokens: int
     """Longest prompt in training."""
     features: tuple[str, ...]
@@ -130,11 +130,15 @@ class Card:
                     hint=f"It wants the model {self.base} and the template {self.template}; or train another one.",
                 )
 
-    def share_unseen(self, encoded: EncodedCatalog) -> float:
-        """Share of a catalogue's items whose texts the adapter has never seen."""
-        seen = set(self.texts_fingerprint)
-        texts = encoded.catalog.texts
-        return sum(short_hash(text) not in seen for text in texts) / max(len(texts), 1)
+
+def share_unseen(folder: Path, catalog: Catalog) -> float:
+    """Share of a catalogue's items whose texts an adapter has never seen."""
+    return float(1 - np.isin(_hashes(catalog), np.load(folder / TEXTS)).mean()) if len(catalog) else 0.0
+
+
+def _hashes(catalog: Catalog) -> np.ndarray:
+    texts = (text.encode(errors="surrogatepass") for text in catalog.texts)
+    return np.array([int.from_bytes(hashlib.blake2b(t, digest_size=8).digest(), "big") for t in texts], np.uint64)
 
 
 def fingerprint(folder: Path) -> str:
@@ -158,18 +162,14 @@ def template_fingerprint(template: Template) -> str:
     return hashlib.sha256(json.dumps(written, default=str).encode()).hexdigest()[:32]
 
 
-def short_hash(text: str) -> str:
-    """Eight hexadecimal digits of a text."""
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
-
-
-def save(model: Any, folder: Path, card: Card, log: Sequence[dict[str, float]]) -> None:
+def save(model: Any, folder: Path, card: Card, catalog: Catalog, log: Sequence[dict[str, float]]) -> None:
     """Write an adapter, whole or not at all; a folder that is there is replaced.
 
     Args:
         model: The trained model, PEFT's or transformers'.
         folder: Where to put it.
         card: What to say of it.
+        catalog: The items that were there.
         log: What training logged, in order.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +182,7 @@ def save(model: Any, folder: Path, card: Card, log: Sequence[dict[str, float]]) 
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(log)
+        np.save(new / TEXTS, np.sort(_hashes(catalog)))
         card.write(new)
         if folder.exists():
             shutil.rmtree(folder)
@@ -189,29 +190,3 @@ def save(model: Any, folder: Path, card: Card, log: Sequence[dict[str, float]]) 
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-
-
-def merge(base: Path, adapter: Path, out: Path) -> None:
-    """Write a model folder in which an adapter is part of the weights, for engines that cannot load it beside them.
-
-    Args:
-        base: The base model's folder.
-        adapter: The adapter's.
-        out: Where to put the whole.
-    """
-    import peft
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
-    merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    write_whole(merged, base, out)
-
-
-def write_whole(model: Any, base: Path, out: Path) -> None:
-    """Write a model with what its base's folder holds besides weights, the tokenizer above all."""
-    out.mkdir(parents=True, exist_ok=True)
-    for path in base.iterdir():
-        if path.is_file() and path.suffix not in (".safetensors", ".bin") and not path.name.endswith(".index.json"):
-            shutil.copy2(path, out / path.name)
-    model.config._attn_implementation = None  # training's own is of no use to others
-    model.save_pretrained(out)

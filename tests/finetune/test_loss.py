@@ -14,7 +14,7 @@ from genrec.engines.transformers import TransformersEngine
 from genrec.finetune.loss import alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
 from genrec.finetune.methods import hidden_before, load_model, output_embeddings
 from genrec.finetune.packing import Chooser, Writing, pack
-from tests.finetune.conftest import ITEMS, person
+from tests.support.people import ITEMS, person
 
 
 @pytest.fixture(scope="module")

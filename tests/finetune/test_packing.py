@@ -15,7 +15,7 @@ from genrec.events import Item
 from genrec.finetune.packing import Chooser, Writing, pack, plan
 from genrec.history import History
 from genrec.prompt import render
-from tests.finetune.conftest import ITEMS, person
+from tests.support.people import ITEMS, person
 
 
 def served(writing: Writing, history: History, moment: int) -> list[int]:

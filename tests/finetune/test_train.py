@@ -28,7 +28,7 @@ from genrec.finetune.train import (
     target_losses,
     train,
 )
-from tests.finetune.conftest import ITEMS, person
+from tests.support.people import ITEMS, person
 
 QUICK = Options(rank=4, epochs=2, step_tokens=400, learning_rate=1e-2, save_every=3)
 PEOPLE = [person(f"p{i}", 4 + i % 7, first=i) for i in range(30)]
@@ -166,27 +166,17 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
 KILLED = """
 import sys
 from pathlib import Path
-from tests.finetune.conftest import person, ITEMS
-from tests.finetune.test_train import PEOPLE, QUICK
-from genrec.catalog import Catalog
-from genrec.context import Words
-from genrec.events import Item
-from genrec.finetune.methods import load_model
-from genrec.finetune.packing import Writing
-from genrec.finetune.train import train
-from genrec.prompt import bundled_prompts, load_template
-from genrec.tokenizer import HfTokenizer
 import torch
+from genrec.finetune.methods import load_model
+from genrec.finetune.train import train
+from genrec.tokenizer import HfTokenizer
+from tests.finetune.test_train import PEOPLE, QUICK
+from tests.support.people import writing_with
+
 torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-tokenizer = HfTokenizer(folder)
-writing = Writing(
-    template=load_template("next-item", [bundled_prompts()]),
-    encoded=Catalog.of([Item(item_id=name, title=name) for name in ITEMS]).encode(tokenizer),
-    tokenizer=tokenizer,
-    words=Words(),
-)
-result = train(load_model(folder, dtype="float32"), PEOPLE, writing, QUICK, Path(sys.argv[2]), progress=False)
+folder, out = map(Path, sys.argv[1:])
+model = load_model(folder, dtype="float32")
+result = train(model, PEOPLE, writing_with(HfTokenizer(folder)), QUICK, out, progress=False)
 print("FINAL", result.log[-1]["loss"])
 """
 

@@ -1,0 +1,137 @@
+"""`genrec train`: a workspace's people become an adapter of its language model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genrec.cli._common import json_option, print_json, workspace_option
+from genrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from genrec.finetune.train import Options
+
+
+class Setting(click.ParamType[tuple[str, str]]):
+    """A training option's name and value."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """What stands before and behind the first equals sign."""
+        name, is_there, wanted = str(value).partition("=")
+        if not is_there:
+            self.fail(f"{value!r} has no value; write it like weight_decay=0.1", param, ctx)
+        return name.strip().replace("-", "_"), wanted.strip()
+
+
+@click.command("train")
+@workspace_option
+@click.option("--name", default="latest", show_default=True, help="What to call the adapter.")
+@click.option("--method", type=click.Choice(["lora", "adalora", "full"]), default="lora", show_default=True)
+@click.option("--rank", default=32, show_default=True, help="Rank of a LoRA's updates.")
+@click.option("--epochs", default=2.0, show_default=True, help="How often each person is seen.")
+@click.option("--minutes", default=0.0, help="Stop training after so long, with a checkpoint to go on from.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="The highest.")
+@click.option("--seed", default=0, show_default=True, help="Decides order and first weights.")
+@click.option("--set", "more", type=Setting(), multiple=True, help="Any other option; --show-options lists them.")
+@click.option("--show-options", is_flag=True, help="List what --set takes, and train nothing.")
+@click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
+@click.option("--cases", default=200, show_default=True, help="Most people to judge by, and to fit weights to.")
+@click.option("--engine", default="auto", metavar="NAME", help="What judges: auto, vllm or transformers.")
+@click.option("--use/--keep", default=True, show_default=True, help="Use it from now on, if it beats the prior.")
+@json_option
+def command(
+    workspace: Path,
+    name: str,
+    more: tuple[tuple[str, str], ...],
+    show_options: bool,
+    held_out: float,
+    cases: int,
+    minutes: float,
+    engine: str,
+    use: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Train an adapter on what people did, and say what it is worth.
+
+    What happened last is held out and judges: the untuned model, the prior alone, the tuned model, and both together.
+    Ctrl-C saves a checkpoint; the same command goes on from it.
+    """
+    if show_options:
+        for name_, kind, default, help_ in _options():
+            click.echo(f"{name_:<15} {default!s:<12} {kind:<8} {help_}")
+        return
+    from genrec.workspace import open_workspace
+
+    options = _read({key: str(value) for key, value in chosen.items()} | dict(more))
+    say = (lambda line: click.echo(line, err=True)) if as_json else click.echo
+    with open_workspace(workspace, adapter="none") as opened:
+        session = opened.training(held_out=held_out, n_cases=cases, engine=engine, say=say)
+        learn = session.split.learn
+        say(f"{len(learn)} people before {session.split.cut:%Y-%m-%d %H:%M}; {opened.settings.model}, {options.method}")
+        card, result = session.run(name, opened.adapters / name, options, max_minutes=minutes or math.inf)
+        if result.interrupted:
+            say(f"Stopped after step {result.n_steps} of {result.n_planned}; the same command goes on from there.")
+        better = card.metrics["both - prior"]["NDCG@10"]["difference"] > 0
+        if use and better:
+            opened.use_adapter(name)
+            say(f"In use from now on: {name}. genrec adapters use none goes back.")
+        elif use:
+            say(f"Not put to use: on these people it is no better than the prior alone. genrec adapters use {name}")
+        if as_json:
+            print_json({"adapter": str(opened.adapters / name), "metrics": card.metrics, "data": card.data})
+
+
+def _options() -> list[tuple[str, str, Any, str]]:
+    """Name, type, default and sentence of every training option."""
+    import ast
+    import inspect
+
+    from genrec.finetune.train import Options
+
+    body = ast.parse(inspect.getsource(Options)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    sentence: dict[str, str] = {}
+    for one, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            assert isinstance(one.target, ast.Name)
+            sentence[one.target.id] = str(after.value.value)
+    return [(f.name, _kind(f.default), f.default, sentence.get(f.name, "")) for f in fields(Options)]
+
+
+def _kind(default: Any) -> str:
+    return "number" if default is None else type(default).__name__
+
+
+def _read(texts: dict[str, str]) -> Options:
+    """Options from what was typed.
+
+    Raises:
+        ConfigError: If there is no such option, or its value cannot be read.
+    """
+    from genrec.finetune.train import Options
+
+    defaults = {f.name: f.default for f in fields(Options)}
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name not in defaults:
+            raise ConfigError(f"no training option {name!r}", hint="genrec train --show-options")
+        default = defaults[name]
+        if text == "None":
+            continue
+        try:
+            if isinstance(default, str):
+                values[name] = text
+            elif isinstance(default, int) or name == "last_layers":
+                values[name] = int(text)
+            else:
+                values[name] = float(text)
+        except ValueError as error:
+            raise ConfigError(f"{name} is a number, not {text!r}", hint="genrec train --show-options") from error
+    return Options(**values)

@@ -1,0 +1,42 @@
+"""Writing a model in which an adapter is part of the weights. Knows transformers and PEFT, and nothing of cards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def merge(base: Path, adapter: Path, out: Path) -> None:
+    """Write a model folder in which an adapter is part of the weights, for engines that cannot load it beside them.
+
+    Args:
+        base: The base model's folder.
+        adapter: The adapter's.
+        out: Where to put the whole; nothing is there until it is whole.
+    """
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
+    write_whole(peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), base, out)
+
+
+def write_whole(model: Any, base: Path, out: Path) -> None:
+    """Write a model with what its base's folder holds besides weights, the tokenizer above all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for path in base.iterdir():
+            if path.is_file() and path.suffix not in (".safetensors", ".bin") and ".index." not in path.name:
+                shutil.copy2(path, new / path.name)
+        model.config._attn_implementation = None  # training's own is of no use to others
+        model.save_pretrained(new)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(new, out)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise

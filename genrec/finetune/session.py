@@ -1,0 +1,252 @@
+"""From a store to an adapter: split by time, look before, train, fit the prior's weight, look after, write the folder.
+
+What is held out is what happened last: nobody's future is learned from. Of the people with something held out, one half
+stops training and judges, the other fits how much model and prior count. Knows the order of these steps; each is
+another module's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import search
+from genrec.engines.base import Engine
+from genrec.errors import TrainingError
+from genrec.evaluation.metrics import difference, summary
+from genrec.finetune.adapter import Card, fingerprint, save, template_fingerprint
+from genrec.finetune.methods import load_model
+from genrec.finetune.packing import Chooser, Writing
+from genrec.finetune.train import Batch, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
+from genrec.history import History, read_history
+from genrec.priors.base import Prior
+from genrec.prompt import Row, render
+from genrec.store import Store
+
+N_LIST = 20
+"""How far down a list is looked when it is judged."""
+_AT_ONCE = 40  # cases of one step when they are judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """People before an instant, and what some of them chose after it."""
+
+    cut: datetime
+    """Everything that is learned from happened before."""
+    learn: list[History]
+    """People as they were at the cut."""
+    fit: list[History]
+    """Cases that weights are fitted to: the last moment is the target."""
+    judge: list[History]
+    """Cases of other people, that judge."""
+
+
+def split_by_time(store: Store, known: Callable[[str], bool], *, share: float, max_events: int, n_cases: int) -> Split:
+    """Hold out what happened last.
+
+    Args:
+        store: The log.
+        known: Whether the catalogue has an item.
+        share: How much of all moments is held out.
+        max_events: Most events read for one person.
+        n_cases: Most cases of each half, one a person, chosen by hash.
+
+    Raises:
+        TrainingError: If that leaves nothing to learn from or nobody to judge by.
+    """
+    last = store.summary().last_at
+    if last is None:
+        raise TrainingError("the store holds no events", hint="Bring some in: genrec import SOURCE")
+    end = last + timedelta(microseconds=1)
+    everybody = [read_history(store, user, end, max_events=max_events) for user in store.user_ids()]
+    instants = sorted(moment.at for person in everybody for moment in person.moments)
+    cut = instants[min(math.ceil((1 - share) * len(instants)), len(instants) - 1)]
+    learn, halves = [], ([], [])  # type: tuple[list[History], tuple[list[History], list[History]]]
+    for person in sorted(everybody, key=lambda one: hashlib.blake2b(one.user_id.encode(), digest_size=8).digest()):
+        before = tuple(moment for moment in person.moments if moment.at < cut)
+        if before:
+            learn.append(replace(person, at=cut, moments=before))
+        for i, moment in enumerate(person.moments):
+            if moment.at >= cut and any(known(item) for item in moment.item_ids):
+                half = halves[hashlib.blake2b(person.user_id.encode(), digest_size=1).digest()[0] % 2]
+                if len(half) < n_cases:
+                    half.append(replace(person, at=moment.at, moments=person.moments[: i + 1]))
+                break
+    if not learn or not halves[0] or not halves[1]:
+        raise TrainingError(
+            f"cut at {cut:%Y-%m-%d %H:%M}, {len(learn)} people are left to learn from and "
+            f"{len(halves[0])} and {len(halves[1])} to judge by",
+            hint="It takes a few people with several moments each, spread over time.",
+        )
+    return Split(cut=cut, learn=learn, fit=halves[0], judge=halves[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a training run works with."""
+
+    base: Path
+    """Folder of the base model."""
+    model: str
+    """Its name."""
+    writing: Writing
+    split: Split
+    prior: Prior
+    """Fitted to what happened before the cut."""
+    prior_name: str
+    """What it is called."""
+    engine: Callable[[Path | None], Engine]
+    """Starts an engine with an adapter or without, to judge with."""
+    say: Callable[[str], None]
+    """Is told how it goes."""
+
+    def cases(self, people: Sequence[History]) -> list[tuple[History, Row]]:
+        """Cases as rows with their last moment as the only target."""
+        found = []
+        for person in people:
+            rows = list(self.writing.rows(person))
+            if rows and rows[-1].moment[-1] == len(person.moments) - 1:
+                ends = {name: getattr(rows[-1], name)[-1:] for name in ("position", "target", "moment")}
+                found.append((person, replace(rows[-1], **ends)))
+        return found
+
+    def steps(self, people: Sequence[History], options: Options) -> list[Batch]:
+        """The same, in steps, with the prior's masses."""
+        cases, chooser = self.cases(people), Chooser(self.writing.encoded.trie)
+        parts = [cases[i : i + _AT_ONCE] for i in range(0, len(cases), _AT_ONCE)]
+        return [batch(part, chooser, options, mass_of=self.mass) for part in parts]
+
+    def mass(self, person: History, index: int) -> np.ndarray:
+        """Prior probability of each item before one of a person's moments. Shape ``(n_items,)``."""
+        mass: np.ndarray = np.exp(self._log_mass(person, index))
+        return mass
+
+    def _log_mass(self, person: History, index: int) -> np.ndarray:
+        now = person.moments[index]
+        return self.prior.log_mass(replace(person, at=now.at, moments=person.moments[:index]), now.context)
+
+    def ranks(self, engine: Engine | None, scoring: Scoring) -> list[int]:
+        """Places of the judging cases' targets on exact lists; without an engine, on the prior's."""
+        encoded, found = self.writing.encoded, []
+        cases = self.cases(self.split.judge)
+        log_masses = [self._log_mass(person, int(row.moment[0])) for person, row in cases]
+        if engine is None:
+            return [int((m > m[row.target[0]]).sum()) for (_, row), m in zip(cases, log_masses, strict=True)]
+        jobs = []
+        for (person, row), log_mass in zip(cases, log_masses, strict=True):
+            now = person.moments[int(row.moment[0])]
+            prompt = render(
+                self.writing.template,
+                replace(person, at=now.at, moments=person.moments[:-1]),
+                now.context,
+                encoded,
+                self.writing.tokenizer,
+                words=self.writing.words,
+                max_tokens=self.writing.max_tokens,
+                align=self.writing.align,
+            )
+            mass = log_mass if scoring.name == "fused" else None
+            jobs.append((prompt.token_ids, search(encoded.trie, k=N_LIST, scoring=scoring, log_mass=mass)))
+        for ranking, (_, row) in zip(engine.run(jobs), cases, strict=True):
+            place = np.flatnonzero(ranking.rows == row.target[0])
+            found.append(int(place[0]) if len(place) else N_LIST)
+        return found
+
+    def run(self, name: str, folder: Path, options: Options, *, max_minutes: float = math.inf) -> tuple[Card, Result]:
+        """Train and release; a run that was stopped goes on from its last checkpoint.
+
+        Args:
+            name: What the adapter is called.
+            folder: Where it is written; its checkpoints are kept beside it until then.
+            options: How to train.
+            max_minutes: When to stop training by itself.
+
+        Raises:
+            TrainingError: If training fails.
+        """
+        judge, fit = self.steps(self.split.judge, options), self.steps(self.split.fit, options)
+        checkpoints = folder.parent / f".{name}.checkpoints"
+        ranks: dict[str, list[int]] = {"prior": self.ranks(None, Scoring())}
+        untuned = self.engine(None)
+        try:
+            ranks["untuned"] = self.ranks(untuned, Scoring(name="masked"))
+        finally:
+            untuned.close()
+        people = [person.user_id for person, _ in self.cases(self.split.judge)]
+        self.say(_line("prior alone", ranks["prior"], people))
+        self.say(_line("untuned model", ranks["untuned"], people))
+        lm = load_model(self.base)
+        nats = {"untuned": mean_loss(choice_logits(lm, judge), judge, 1.0, 0.0)}
+        result = train(
+            lm, self.split.learn, self.writing, options, checkpoints, held_out=judge, max_minutes=max_minutes
+        )
+        gamma, beta, _ = fit_weights(choice_logits(result.model, fit), fit)
+        judged = choice_logits(result.model, judge)
+        for way, weights in {"prior": (0.0, 1.0), "tuned": (1.0, 0.0), "both": (gamma, beta)}.items():
+            nats[way] = mean_loss(judged, judge, *weights)
+        card = Card(
+            name=name,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            base=self.model,
+            base_fingerprint=fingerprint(self.base),
+            template=self.writing.template.name,
+            template_fingerprint=template_fingerprint(self.writing.template),
+            max_tokens=self.writing.max_tokens,
+            features=tuple(self.writing.template.features),
+            method=options.method,
+            rank=options.rank,
+            objective=options.loss,
+            scoring="fused",
+            gamma=round(max(gamma, 0.0), 4),
+            beta=round(max(beta, 0.0), 4),
+            prior=self.prior_name,
+            data={
+                "people": len(self.split.learn),
+                "targets": result.n_targets,
+                "before": self.split.cut.isoformat(),
+                "steps": result.n_steps,
+                "seconds": round(result.seconds),
+            },
+            options=asdict(options),
+            licence=_licence(self.base),
+        )
+        save(result.model, folder, card, self.writing.encoded.catalog, result.log)
+        tuned = self.engine(folder)
+        try:
+            ranks["tuned"] = self.ranks(tuned, Scoring(name="masked"))
+            ranks["both"] = self.ranks(tuned, Scoring(name="fused", gamma=card.gamma, beta=card.beta))
+        finally:
+            tuned.close()
+        metrics: dict[str, Any] = {
+            way: {**summary(found, people), "nats": round(nats[way], 4)} for way, found in ranks.items()
+        }
+        metrics["both - prior"] = difference(ranks["both"], ranks["prior"], people)
+        card = replace(card, metrics=metrics)
+        card.write(folder)
+        self.say(_line("tuned model", ranks["tuned"], people))
+        self.say(_line("tuned with prior", ranks["both"], people))
+        return card, result
+
+
+def _line(what: str, ranks: Sequence[int], people: Sequence[str]) -> str:
+    found = summary(ranks, people)
+    interval: Any = found["interval"]
+    parts = [f"{name} {found[name]:.3f} [{interval[name][0]:.3f}, {interval[name][1]:.3f}]" for name in interval]
+    return f"{what:<18}{'  '.join(parts)}  (n = {found['n']})"
+
+
+def _licence(base: Path) -> str:
+    """What the base model's folder says of its licence."""
+    for name in ("LICENSE", "LICENSE.txt", "NOTICE"):
+        if (base / name).is_file():
+            return (base / name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[0][:80]
+    return ""

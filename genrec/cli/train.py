@@ -69,6 +69,10 @@ def command(
         return
     from genrec.workspace import open_workspace
 
+    if not name or Path(name).name != name or name.startswith(".") or name in ("none", "current"):
+        raise ConfigError(
+            f"{name!r} cannot be an adapter's name", hint="It becomes a folder: letters, digits, - and _."
+        )
     options = _read({key: str(value) for key, value in chosen.items()} | dict(more))
     say = (lambda line: click.echo(line, err=True)) if as_json else click.echo
     with open_workspace(workspace, adapter="none") as opened:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar
 
 import numpy as np
@@ -109,6 +110,21 @@ class Engine(ABC):
     @abstractmethod
     def prefill(self, prompts: Iterable[Sequence[int]]) -> None:
         """Read prompts and nothing more: what a recommendation costs at the very least."""
+
+    def use(self, adapter: Path | None) -> None:
+        """Answer with an adapter from the next search on; searches under way go on with the one before.
+
+        Args:
+            adapter: Its folder; None for the model as it is.
+
+        Raises:
+            ModelError: If the adapter cannot be loaded.
+            EngineError: If the engine cannot change while it runs.
+        """
+        raise EngineError(
+            f"the engine {self.name!r} cannot change its adapter while it runs",
+            hint="Choose it with genrec adapters use, and start again.",
+        )
 
     @abstractmethod
     def forget(self) -> None:

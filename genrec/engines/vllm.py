@@ -16,20 +16,24 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genrec.engines.base import Usage, too_long
+from genrec.engines.base import Search, T, Usage, too_long
 from genrec.engines.requests import Background, Question, RequestEngine, all_of
 from genrec.errors import EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM can be started for; a LoRA of a lower one fits too."""
 _numbers = itertools.count(1)
+_answering: ContextVar[LoRARequest | None] = ContextVar("answering")
+"""The adapter of the search under way."""
 
 
 class VllmEngine(RequestEngine):
@@ -63,7 +67,7 @@ class VllmEngine(RequestEngine):
     ) -> None:
         arguments = self.arguments(folder, dtype=dtype, max_tokens=max_tokens, adapter=adapter, options=options)
         self.model, self.usage, self.tokenizer = model, Usage(), HfTokenizer(folder)
-        self.max_tokens = arguments["max_model_len"]
+        self.max_tokens, self._max_lora_rank = arguments["max_model_len"], arguments.get("max_lora_rank", 0)
         self._ids = itertools.count()
         background = Background("genrec-vllm")
         super().__init__(background, n_parallel=n_parallel)
@@ -84,37 +88,42 @@ class VllmEngine(RequestEngine):
         self.use(adapter)
 
     @classmethod
-    def around(cls, llm: AsyncLLM, folder: Path, *, model: str, max_tokens: int) -> VllmEngine:
+    def around(cls, llm: AsyncLLM, folder: Path, *, model: str, arguments: Mapping[str, Any]) -> VllmEngine:
         """An engine over a vLLM that lives on the running event loop, of a server, say.
 
         Only `drive` can be used, on that loop, and closing the engine leaves vLLM to its owner.
 
         Args:
-            llm: Started with what `arguments` gives.
+            llm: vLLM's client.
             folder: The model's folder.
             model: What to call it.
-            max_tokens: Its ``max_model_len``.
+            arguments: What `arguments` gave and vLLM was started with.
         """
         engine = cls.__new__(cls)
         engine.model, engine.usage, engine.tokenizer = model, Usage(), HfTokenizer(folder)
-        engine.max_tokens, engine._ids, engine._llm = max_tokens, itertools.count(), llm
+        engine.max_tokens, engine._max_lora_rank = arguments["max_model_len"], arguments.get("max_lora_rank", 0)
+        engine._ids, engine._llm = itertools.count(), llm
         RequestEngine.__init__(engine, None, n_parallel=0)
         engine.use(None)
         return engine
 
     def use(self, adapter: Path | None) -> None:
-        """Answer with a LoRA from the next request on; what is under way goes on with the one before.
+        """Answer with a LoRA from the next search on; searches under way go on with the one before.
 
         Keys and values are kept apart by adapter. vLLM must have been started for LoRAs of that rank: `arguments`.
 
         Args:
             adapter: The folder that PEFT wrote; None for the model as it is.
+
+        Raises:
+            ModelError: If vLLM cannot load it, or was not started for its rank.
         """
         if adapter is None:
             self._lora = None
             return
         from vllm.lora.request import LoRARequest
 
+        self._check_rank(adapter)
         number = next(_numbers)  # a number is never used twice, so nothing kept for another adapter can be taken for it
         self._lora = LoRARequest(lora_name=f"{adapter.name}-{number}", lora_int_id=number, lora_path=str(adapter))
 
@@ -174,6 +183,23 @@ class VllmEngine(RequestEngine):
             arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(adapter), "max_loras": 2}
         return arguments | dict(options or {})
 
+    def _check_rank(self, adapter: Path) -> None:
+        rank = _lora_rank(adapter)
+        if rank > self._max_lora_rank:
+            started = f"LoRAs up to rank {self._max_lora_rank}" if self._max_lora_rank else "none"
+            raise ModelError(
+                f"vLLM runs with room for {started}, and {adapter.name} needs {rank}",
+                hint="Start it again with that adapter in use: genrec adapters use",
+            )
+
+    async def drive(self, prompt: Sequence[int], search: Search[T], usage: Usage | None = None) -> T:
+        """Drive one search to its end on the running event loop, with the adapter that is in use now."""
+        token = _answering.set(self._lora)
+        try:
+            return await super().drive(prompt, search, usage)
+        finally:
+            _answering.reset(token)
+
     def forget(self) -> None:
         """Empty the prefix cache."""
 
@@ -220,7 +246,7 @@ class VllmEngine(RequestEngine):
             skip_clone=True,
         )
         request = self._llm.generate(
-            {"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}", lora_request=self._lora
+            {"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}", lora_request=_answering.get(self._lora)
         )
         try:
             [output] = [output async for output in request]

@@ -135,6 +135,15 @@ class ManyItemsBody(BaseModel):
     """The items; of several with one id the last counts."""
 
 
+class AdapterBody(BaseModel):
+    """A request for another adapter."""
+
+    model_config = _FORBID
+
+    name: str = Field(min_length=1, max_length=200)
+    """An adapter of the workspace; none for the model as it is."""
+
+
 def read_queries(body: bytes, *, k: int) -> tuple[list[Query | ServeError], float | None, bool]:
     """Read the body of a request for recommendations.
 
@@ -191,12 +200,22 @@ def read_items(body: bytes) -> list[Item]:
     return [Item(**dict(one)) for one in bodies]
 
 
+def read_adapter(body: bytes) -> str:
+    """Read the body of a request for another adapter.
+
+    Raises:
+        ServeError: If it is no such body.
+    """
+    return _valid(AdapterBody, _parse(body)).name
+
+
 def schemas() -> dict[str, dict[str, Any]]:
     """The JSON schemas of the bodies, by route, for ``/openapi.json``."""
     return {
         "recommendations": {"anyOf": [_schema(OneBody), _schema(ManyBody, queries=_schema(QueryBody))]},
         "events": {"anyOf": [_schema(OneEventBody), _schema(ManyEventsBody, events=_schema(EventBody))]},
         "items": {"anyOf": [_schema(ItemBody), _schema(ManyItemsBody, items=_schema(ItemBody))]},
+        "adapter": _schema(AdapterBody),
     }
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from genrec.errors import ConfigError, DataError, EmptyCatalogError, EngineError, GenrecError, PromptError, StoreError
+from genrec.errors import (
+    ConfigError,
+    DataError,
+    EmptyCatalogError,
+    EngineError,
+    GenrecError,
+    ModelError,
+    PromptError,
+    StoreError,
+)
 
 
 class ServeError(GenrecError):
@@ -47,6 +56,7 @@ class ServeError(GenrecError):
 
 _STATUS: Mapping[type[GenrecError], tuple[int, str, bool]] = {
     ConfigError: (422, "bad_request", False),  # while answering, only a query can be wrong
+    ModelError: (409, "refused", False),  # an adapter was asked for
     DataError: (422, "bad_request", False),
     PromptError: (422, "bad_request", False),
     EmptyCatalogError: (503, "empty_catalog", True),

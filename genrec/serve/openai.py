@@ -35,6 +35,7 @@ async def engine_and_routes(
     model: str,
     dtype: str = "auto",
     max_tokens: int = 4096,
+    adapter: Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[tuple[VllmEngine, AsyncLLM, FastAPI]]:
     """Start vLLM on the running event loop, and stop it at the end.
@@ -44,6 +45,7 @@ async def engine_and_routes(
         model: What to call it, here and in OpenAI's routes.
         dtype: As for `VllmEngine`.
         max_tokens: As for `VllmEngine`.
+        adapter: A LoRA like those that are to be used; see `VllmEngine.use`.
         options: As for `VllmEngine`.
 
     Yields:
@@ -56,7 +58,9 @@ async def engine_and_routes(
     try:
         with warnings.catch_warnings(), quiet_start():
             warnings.simplefilter("ignore")  # deprecations between vLLM and torch
-            arguments = VllmEngine.arguments(folder, dtype=dtype, max_tokens=max_tokens, options=options)
+            arguments = VllmEngine.arguments(
+                folder, dtype=dtype, max_tokens=max_tokens, adapter=adapter, options=options
+            )
             # OpenAI's routes need the tokenizer in vLLM, and /metrics its counts.
             arguments |= {"skip_tokenizer_init": False, "disable_log_stats": False, "served_model_name": [model]}
             llm = _start(arguments)
@@ -70,7 +74,7 @@ async def engine_and_routes(
     except Exception as error:
         raise ModelError(f"vLLM cannot start with {folder}: {error}", hint="genrec doctor") from error
     try:
-        yield VllmEngine.around(llm, folder, model=model, max_tokens=arguments["max_model_len"]), llm, routes
+        yield VllmEngine.around(llm, folder, model=model, arguments=arguments), llm, routes
     finally:
         llm.shutdown()
         gc.unfreeze()  # vLLM's application froze the heap; what is frozen at exit, libraries report as leaks

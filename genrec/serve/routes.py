@@ -22,7 +22,7 @@ from genrec.catalog import Catalog
 from genrec.events import batch
 from genrec.recommendation import Recommendation
 from genrec.serve.answers import Desk, said
-from genrec.serve.bodies import read_events, read_items, read_queries, schemas
+from genrec.serve.bodies import read_adapter, read_events, read_items, read_queries, schemas
 from genrec.serve.errors import ServeError
 from genrec.serve.security import OPEN
 
@@ -46,6 +46,7 @@ def application(
     status: Status,
     alive: Callable[[], bool],
     k: int,
+    switch: Callable[[str], None],
     openai: FastAPI | None,
 ) -> FastAPI:
     """Put the routes together.
@@ -57,6 +58,7 @@ def application(
         status: What ``GET /v1/status`` says beyond the desk's numbers.
         alive: Whether the engine lives.
         k: How many items where a query names no number.
+        switch: Lets the model answer with another adapter, by name.
         openai: vLLM's application; without it OpenAI's routes say why they are missing.
     """
 
@@ -131,6 +133,19 @@ def application(
             if not await asyncio.to_thread(retire_items, store, catalog, [item_id]):
                 raise ServeError("there is no such item", status=404, type="not_found")
             return JSONResponse({"n_retired": 1})
+
+        return await _answered(work())
+
+    @app.post(
+        "/v1/adapter",
+        summary="Answer with another adapter from now on, without a restart.",
+        openapi_extra=_body(described["adapter"]),
+    )
+    async def change_adapter(request: Request) -> JSONResponse:
+        async def work() -> JSONResponse:
+            name = read_adapter(await _json_body(request))
+            await asyncio.to_thread(switch, name)
+            return JSONResponse({"adapter": None if name == "none" else name})
 
         return await _answered(work())
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from genrec.errors import ConfigError, EngineError
-from genrec.models import model_folder
 from genrec.recommendation import Query
 from genrec.serve.answers import Desk
 from genrec.serve.routes import application
@@ -79,8 +78,10 @@ async def _serve(
         if name == "vllm":
             from genrec.serve.openai import engine_and_routes
 
-            parts = engine_and_routes(model_folder(settings.model), **options)
+            folder, adapter = workspace.adapted(workspace.adapter, name)
+            parts = engine_and_routes(folder, adapter=adapter, **options)
             engine, llm, openai = await stack.enter_async_context(parts)
+            engine.use(adapter)
             recommender = workspace.recommender(engine=engine)
         else:
             recommender = workspace.recommender(engine=name)
@@ -96,6 +97,7 @@ async def _serve(
             return {
                 "engine": asked.name if asked else "none",
                 "model": asked.model if asked else None,
+                "adapter": workspace.adapter_name or None,
                 "scoring": recommender.scoring.name if asked else "prior",
                 "prompt": recommender.template.name if recommender.template else None,
                 "catalog": {
@@ -121,6 +123,7 @@ async def _serve(
             status=status,
             alive=alive,
             k=settings.k,
+            switch=lambda name: workspace.switch(name, recommender),
             openai=openai,
         )
         config = uvicorn.Config(

@@ -10,14 +10,13 @@ import pytest
 
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import search
-from genrec.engines.base import Engine
+from genrec.engines.base import Engine, Search, TokenTree
 from genrec.engines.transformers import TransformersEngine
 from genrec.engines.vllm import VllmEngine
 from genrec.errors import ModelError
-from genrec.finetune.methods import load_model
 from genrec.finetune.packing import Writing
-from genrec.finetune.train import Options, train
 from genrec.tokenizer import HfTokenizer
+from tests.support.adapters import make_lora
 from tests.support.people import ITEMS, person, writing_with
 
 
@@ -29,16 +28,10 @@ def writing(tiny_tokenizer: HfTokenizer) -> Writing:
 @pytest.fixture(scope="module")
 def adapters(writing: Writing, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two LoRAs that learned different things."""
-    found = []
-    for seed, step in ((0, 1), (1, 3)):
-        folder = tmp_path_factory.mktemp("adapters") / f"lora{seed}"
-        people = [person(f"p{i}", 8, first=i * step) for i in range(20)]
-        options = Options(rank=8, epochs=4, step_tokens=600, learning_rate=1e-2, seed=seed)
-        result = train(
-            load_model(tiny_model, dtype="float32"), people, writing, options, folder / "run", progress=False
-        )
-        result.model.save_pretrained(folder)
-        found.append(folder)
+    found = [tmp_path_factory.mktemp("adapters") / name for name in ("one", "two")]
+    for folder, step in zip(found, (1, 3), strict=True):
+        catalog, template = writing.encoded.catalog, writing.template
+        make_lora(tiny_model, writing, folder, step=step, catalog=catalog, template=template)
     return found
 
 
@@ -79,6 +72,20 @@ def test_a_lora_answers_alike_everywhere(writing: Writing, tiny_model: Path, ada
             np.testing.assert_allclose(found[1], weights, atol=1e-3)
         engine.use(None)
         np.testing.assert_array_equal(lists(engine, writing)[0], without[0])
+
+        engine.use(adapters[0])
+        tree = TokenTree(parent=np.array([-1], np.int32), token=np.array([5], np.int32), wanted=np.ones(1, bool))
+
+        def changes_its_mind() -> Search[tuple[float, float]]:
+            before = yield tree
+            engine.use(adapters[1])
+            after = yield tree
+            return float(before[0]), float(after[0])
+
+        [(before, after)] = engine.run([([7] * 40, changes_its_mind())])
+        [(other, _)] = engine.run([([7] * 40, changes_its_mind())])
+        assert before == pytest.approx(after, abs=1e-5), "a search under way goes on with the adapter it began with"
+        assert abs(other - before) > 1e-3
     finally:
         engine.close()
 

@@ -469,15 +469,17 @@ class EncodedCatalog:
     def _tell_apart(self, first: int, ids: list[list[int]], make: Callable[[list[list[int]]], T]) -> T:
         """Make something of the token ids of the rows from `first` that takes a prefix-free set.
 
-        A tokenizer that folds case or drops characters can write two texts alike: the later ones are numbered.
+        A tokenizer that folds case or drops characters can write texts alike: the later ones get their row's number,
+        which tells any number of them apart.
         """
-        for attempt in range(2, 12):
+        for sign in ("#", "##", "###"):  # more than one only where a title looks like what this makes
             try:
                 return make(ids)
             except PrefixClashError as clash:
                 rows = clash.rows.tolist()
                 texts = [self.catalog.texts[first + row] for row in rows]
-                for row, again in zip(rows, self._write([f"{text} ({attempt})" for text in texts]), strict=True):
+                numbered = [f"{text} ({sign}{first + row})" for text, row in zip(texts, rows, strict=True)]
+                for row, again in zip(rows, self._write(numbered), strict=True):
                     ids[row] = again
         raise DataError(
             f"the model's tokenizer cannot tell items apart, {texts[0]!r} for one",

@@ -47,7 +47,7 @@ class Trie:
         return len(self.token)
 
     def children(self, node: int) -> np.ndarray:
-        """A node's children, ascending; none for a leaf. Int64."""
+        """A node's children, ascending; none for a leaf. Integers."""
         return np.arange(self.first[node], self.first[node + 1])
 
     def only_child(self, node: int) -> int:
@@ -212,7 +212,7 @@ class LayeredTrie:
         return self._over_of.get(node, -1) if node < self._n else node - self._n
 
     def children(self, node: int) -> np.ndarray:
-        """A node's children, ascending; none for a leaf. Int64."""
+        """A node's children, ascending; none for a leaf. Integers."""
         over = self._in_over(node)
         if over < 0:
             return self.base.children(node)

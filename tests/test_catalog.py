@@ -143,6 +143,15 @@ def test_texts_that_a_tokenizer_writes_alike_are_numbered() -> None:
     assert len(set(spelled)) == 5
 
 
+def test_any_number_of_texts_that_a_tokenizer_writes_alike_get_numbers() -> None:
+    titles = [f"h{'é' * i}" for i in range(30)]
+    catalog = Catalog.of(items(*titles[:20]))
+    encoded = catalog.encode(FoldingTokenizer())  # type: ignore[arg-type]
+    catalog.add([Item(item_id=f"new{i}", title=title) for i, title in enumerate(titles[20:])])
+    encoded.grow()
+    assert len({tuple(encoded.ids(row)) for row in range(30)}) == encoded.trie.n_leaves == 30
+
+
 def test_a_tokenizer_that_tells_nothing_apart_is_refused() -> None:
     class Blind(FoldingTokenizer):
         def encode(self, texts: list[str], *, after: str = "") -> list[list[int]]:

@@ -21,12 +21,17 @@ import numpy as np
 
 from genrec.decoding.scoring import FLOOR, Scoring
 from genrec.engines.base import Search, TokenTree
+from genrec.errors import EngineError
 from genrec.trie import AnyTrie
 
 MAX_WIDTH = 256
 """Most branches asked about in one round: what they cost in memory, an engine needs at once."""
 MAX_GUESSED = 64
 """Most branches asked about in one round on the strength of a guess."""
+LEAST = -25.0
+"""An item's log prior counts as no less than this beside the best one's, nats: sums over branches lose what is less."""
+MAX_CEILINGS = 10_000
+"""Most branches whose ceilings are computed for one search: under a flat prior nearly all are alike, and none helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,8 @@ class _Weights:
         self.alive: Callable[[np.ndarray], np.ndarray] | None = None
         if log_mass is not None:
             top = log_mass.max()
-            mass = np.exp(log_mass - top) if top > -np.inf else np.zeros(len(log_mass))
+            mass = np.exp(np.where(log_mass > -np.inf, np.maximum(log_mass - top, LEAST), -np.inf))
+            mass = mass if top > -np.inf else np.zeros(len(log_mass))
             self.mass = trie.below(mass if live is None else mass * live)
         elif scoring.name == "fused":
             raise ValueError("fused scoring needs log_mass")
@@ -156,6 +162,8 @@ class _Weights:
             return 1.0
         node = self.skip_certain(node)
         if (node, depth) not in self.ceilings:
+            if len(self.ceilings) >= MAX_CEILINGS:
+                return 1.0
             best = 1.0
             if not self.is_complete(node):
                 assert self.mass is not None
@@ -284,12 +292,22 @@ def search(
                 chain.append(builder.want(child))
                 end, children = child, weights.considered(child)
             asked.append((node, chain, end, children, builder.want_children(end, children)))
-        logprob = yield builder.tree()
+        logprob = _numbers(builder, (yield builder.tree()))
         n_rounds += 1
         width = min(2 * width, MAX_WIDTH)
         for node, chain, end, children, where in asked:
             steps = weights.of(children, logprob[where]) if len(children) else np.empty(0)
             known[node] = weights.opened(end, children, steps, float(logprob[chain].sum()))
+
+
+def _numbers(builder: _TreeBuilder, logprob: np.ndarray) -> np.ndarray:
+    """An engine's answer, if it is one: what is no number would drop items from a list that calls itself exact."""
+    if np.isnan(logprob[np.array(builder.wanted)]).any():
+        raise EngineError(
+            "the model gives log-probabilities that are no numbers",
+            hint='Its weights are damaged, or its number format is too narrow: try dtype = "float32".',
+        )
+    return logprob
 
 
 class _Walk:
@@ -424,7 +442,7 @@ def score(
                     continue
                 builder.want_children(node, children)
             steps[-1].append((node, child))
-    logprob = (yield builder.tree()) if builder.token else np.empty(0)
+    logprob = _numbers(builder, (yield builder.tree())) if builder.token else np.empty(0)
     if scoring.normalised:
         value = {
             node: dict(zip(children.tolist(), weights.of(children, logprob[where]).tolist(), strict=True))

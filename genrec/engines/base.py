@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar
 
@@ -82,7 +82,7 @@ class Engine(ABC):
     tokenizer: Tokenizer
     max_tokens: int
     """Longest prompt plus continuation that the model takes."""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage
     margin: ClassVar[float] = 2.0
     """How far to guess ahead, see `genrec.decoding.search`: 1 where each branch costs as much as a round."""
 

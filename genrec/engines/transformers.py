@@ -124,6 +124,8 @@ class TransformersEngine(Engine):
 
     async def drive(self, prompt: Sequence[int], search: Search[T], usage: Usage | None = None) -> T:
         """Drive one search to its end in a thread, after those that came before."""
+        if self.lm is None:
+            raise EngineError("the engine is closed", hint="Build another one.")
         cancelled = threading.Event()
         work = self._thread.submit(self._run_one, prompt, _until(cancelled, search), usage)
         try:

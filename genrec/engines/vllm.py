@@ -216,6 +216,8 @@ class VllmEngine(RequestEngine):
             return
 
         async def stop() -> None:
+            if self._background is not None:
+                await self._background.end_others()  # or who waits for an answer would wait for good
             llm.shutdown()
 
         try:
@@ -250,14 +252,15 @@ class VllmEngine(RequestEngine):
         )
         try:
             [output] = [output async for output in request]
-        except Exception as error:
+            step = output.outputs[0].logprobs
+            value = dict(zip(step.token_ids, step.logprobs, strict=True))
+            found = [value[token] for token in tokens]
+        except Exception as error:  # a request that was dropped has no log-probabilities
             raise EngineError(
-                f"vLLM failed: {error}",
+                f"vLLM failed: {type(error).__name__} {error}",
                 hint="Start again; if it persists: genrec doctor. VLLM_LOGGING_LEVEL=INFO shows what vLLM says.",
                 retryable=True,
             ) from error
-        step = output.outputs[0].logprobs
-        value = dict(zip(step.token_ids, step.logprobs, strict=True))
         n_cached = output.num_cached_tokens or 0
         used += Usage(
             n_prompt_tokens=len(prompt),
@@ -265,7 +268,7 @@ class VllmEngine(RequestEngine):
             n_computed_tokens=len(prompt) - n_cached,
             n_requests=1,
         )
-        return [value[token] for token in tokens]
+        return found
 
 
 def _lora_rank(adapter: Path) -> int:

@@ -40,7 +40,8 @@ class Prior(ABC):
 
         Returns:
             Nats, shape ``(n_items,)``, float64, ``exp`` of it sums to one. Items that were added to the catalogue after
-            `fit` may be missing at the end: each then weighs as much as the least likely one that is possible.
+            `fit` may be missing at the end: each then weighs as much as the least likely one that is possible. A search
+            takes none that is possible for less likely than ``exp(-25)`` times the likeliest.
         """
 
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:

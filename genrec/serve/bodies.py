@@ -13,9 +13,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import from_json
 
+from genrec.errors import GenrecError
 from genrec.events import Context, Event, Item
 from genrec.recommendation import Query
-from genrec.serve.errors import ServeError, invalid
+from genrec.serve.errors import ServeError, as_serve_error, invalid
 from genrec.sources.times import is_zone
 
 MAX_ROWS = 10_000
@@ -24,7 +25,7 @@ MAX_ROWS = 10_000
 M = TypeVar("M", bound=BaseModel)
 
 _FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-_Id = Annotated[str, Field(min_length=1, max_length=512)]
+_Id = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 
 
 def _instant(text: str) -> str:
@@ -53,6 +54,8 @@ _CLOSER: Mapping[str, Any] = {
     "time_zone": Annotated[str | None, AfterValidator(_zone)],
     "latitude": Annotated[float, Field(ge=-90, le=90)] | None,
     "longitude": Annotated[float, Field(ge=-180, le=180)] | None,
+    "attributes": Annotated[Mapping[str, str], Field(max_length=200)],  # each name costs a column over all items
+    "candidates": Annotated[tuple[str, ...], Field(max_length=10_000)],
     "k": Annotated[int, Field(ge=1, le=10_000, description="How many items; the server's default when omitted.")]
     | None,
 }
@@ -167,8 +170,8 @@ def read_queries(body: bytes, *, k: int) -> tuple[list[Query | ServeError], floa
     for fields_ in many.queries:
         try:
             queries.append(_query(_valid(QueryBody, fields_), k))
-        except ServeError as error:
-            queries.append(error)
+        except GenrecError as error:
+            queries.append(as_serve_error(error))
     return queries, many.timeout_s, True
 
 

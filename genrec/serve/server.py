@@ -71,6 +71,8 @@ async def _serve(
 ) -> None:
     settings, started_s = workspace.settings, time.monotonic()
     name = workspace.engine_name()
+    if name == "chat":
+        raise ConfigError("the engine 'chat' cannot be served", hint="Choose vllm, transformers, vllm-server or none.")
     async with AsyncExitStack() as stack:
         llm = openai = None
         options = {} if name == "none" else workspace.engine_options(name)
@@ -167,7 +169,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: If it is taken or not ours.
     """
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"there is no address {host!r}: {error}", hint="Choose another with --host.") from None
     sock = socket.socket(family, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genrec.decoding.scoring import FLOOR, Scoring
 from genrec.decoding.search import Limits, Ranking, score, search
 from genrec.engines.base import Search, T, TokenTree
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, EngineError
 from genrec.trie import Trie, build
 
 N_VOCAB = 7
@@ -313,3 +313,27 @@ def test_a_branch_whose_items_are_all_out_of_reach_stays_closed() -> None:
     assert sorted(ranking.rows.tolist()) == [0, 1, 2]
     assert ranking.n_opened == 1  # the root alone
     assert ranking.is_exact
+
+
+def test_what_is_no_number_is_no_answer() -> None:
+    class Broken(DiceModel):
+        def after(self, path: Sequence[int]) -> np.ndarray:
+            values = super().after(path)
+            values[2] = np.nan
+            return values
+
+    trie = trie_of([(a, b, END) for a in range(1, 5) for b in range(1, 5)])
+    for scoring in ("joint", "masked"):
+        with pytest.raises(EngineError, match="no numbers"):
+            Broken(1).run(search(trie, k=5, scoring=Scoring(name=scoring)))  # type: ignore[arg-type]
+        with pytest.raises(EngineError, match="no numbers"):
+            Broken(1).run(score(trie, range(16), scoring=Scoring(name=scoring)))  # type: ignore[arg-type]
+
+
+def test_a_sharp_prior_loses_no_item() -> None:
+    trie = trie_of([(a, b, END) for a in range(1, 5) for b in range(1, 6)])
+    log_mass = np.full(20, -60.0)
+    log_mass[7] = 0.0
+    ranking = DiceModel(1).run(search(trie, k=20, scoring=Scoring(name="fused"), log_mass=log_mass))
+    assert len(ranking.rows) == 20
+    assert ranking.rows[0] == 7

@@ -179,3 +179,16 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
     for read in (lambda body: read_queries(body, k=10), read_events, read_items):
         with suppress(ServeError):
             read(body)
+
+
+def test_in_a_batch_a_query_that_contradicts_itself_is_refused_by_itself() -> None:
+    body = dumped({"queries": [{"user_id": "ann"}, {"user_id": "bob", "near": [1, 2]}]})
+    queries, _, is_batch = read_queries(body, k=10)
+    assert is_batch
+    assert isinstance(queries[0], Query)
+    assert isinstance(queries[1], ServeError)
+
+
+def test_names_that_no_database_takes_and_endless_lists_are_refused() -> None:
+    assert "user_id" in str(wrong(dumped({"user_id": "a\0b"})))
+    assert "candidates" in str(wrong(dumped({"user_id": "ann", "candidates": ["x"] * 10_001})))

@@ -25,7 +25,15 @@ MAX_ROWS = 10_000
 M = TypeVar("M", bound=BaseModel)
 
 _FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-_Id = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which databases do not take")
+    return text
+
+
+_Id = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_storable)]
 
 
 def _instant(text: str) -> str:

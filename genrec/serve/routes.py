@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,12 +62,17 @@ def application(
         switch: Lets the model answer with another adapter, by name.
         openai: vLLM's application; without it OpenAI's routes say why they are missing.
     """
+    writers = ThreadPoolExecutor(2, thread_name_prefix="genrec-write")  # who waits for the disk keeps no reader waiting
+
+    async def write(work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(writers, work)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context: AbstractAsyncContextManager[Any] = openai.router.lifespan_context(openai) if openai else _nothing()
         async with context:  # a mounted application's own is not run by Starlette
             yield
+        writers.shutdown()
 
     app = FastAPI(title="genrec", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_exception_handler(HTTPException, _http_error)
@@ -113,7 +119,7 @@ def application(
     async def add_events(request: Request) -> JSONResponse:
         async def work() -> JSONResponse:
             events, source = read_events(await _json_body(request))
-            done = await asyncio.to_thread(lambda: store.append([batch("events", events)], source=source))
+            done = await write(lambda: store.append([batch("events", events)], source=source))
             return JSONResponse(vars(done))
 
         return await _answered(work())
@@ -122,7 +128,7 @@ def application(
     async def put_items(request: Request) -> JSONResponse:
         async def work() -> JSONResponse:
             items = read_items(await _json_body(request))
-            added = await asyncio.to_thread(add_items, store, catalog, items)
+            added = await write(lambda: add_items(store, catalog, items))
             return JSONResponse({"n_new": len(added.rows), "n_replaced": added.n_replaced})
 
         return await _answered(work())
@@ -130,7 +136,7 @@ def application(
     @app.delete("/v1/items/{item_id:path}", summary="Take an item off offer; adding it again brings it back.")
     async def retire_item(item_id: str) -> JSONResponse:
         async def work() -> JSONResponse:
-            if not await asyncio.to_thread(retire_items, store, catalog, [item_id]):
+            if not await write(lambda: retire_items(store, catalog, [item_id])):
                 raise ServeError("there is no such item", status=404, type="not_found")
             return JSONResponse({"n_retired": 1})
 

@@ -186,7 +186,15 @@ def test_openais_routes_say_why_they_are_missing(client: httpx2.Client) -> None:
 
 def test_everything_is_described(client: httpx2.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    ours = {"/healthz", "/v1/status", "/v1/recommendations", "/v1/events", "/v1/items", "/v1/items/{item_id}"}
+    ours = {
+        "/healthz",
+        "/v1/status",
+        "/v1/recommendations",
+        "/v1/events",
+        "/v1/items",
+        "/v1/items/{item_id}",
+        "/v1/adapter",
+    }
     assert set(paths) == ours
 
 

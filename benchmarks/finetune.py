@@ -102,6 +102,11 @@ class Rows:
         """Prior probability of each item before the target, which is the moment `index`."""
         return np.exp(self.log_mass(case))
 
+    def held_out_mass(self, person: History, index: int) -> np.ndarray:
+        """The same before any moment, by a prior that has not seen the person."""
+        before = replace(person, at=person.moments[index].at, moments=person.moments[:index])
+        return np.exp(self.prior.log_mass_held_out(before, Context()))
+
     def live(self, case: History) -> np.ndarray | None:
         """Which items are ranked; all when None."""
         if not self.without_seen:
@@ -249,6 +254,8 @@ def options(command: Any) -> Any:
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @click.option("--last-layers", type=int)
 @click.option("--loss", type=click.Choice(["trie", "full-vocabulary"]), default="trie", show_default=True)
+@click.option("--gamma", default=1.0, show_default=True, help="Weight of the model in the loss.")
+@click.option("--beta", default=0.0, show_default=True, help="Weight of the prior in the loss.")
 @click.option("--max-steps", default=0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
@@ -260,7 +267,15 @@ def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settin
     rows = DATA[dataset](data, model)
     how = Options(save_every=20, **settings)
     lm = load_model(rows.model_folder)
-    result = train(lm, rows.people, rows.writing, how, work / dataset / name / "checkpoints", progress=True)
+    result = train(
+        lm,
+        rows.people,
+        rows.writing,
+        how,
+        work / dataset / name / "checkpoints",
+        mass_of=rows.held_out_mass if how.beta else None,
+        progress=True,
+    )
     write_whole(result.model.merge_and_unload(), rows.model_folder, work / dataset / name / "merged")
     book = Book(
         RESULTS / dataset / f"train-{name}.json",

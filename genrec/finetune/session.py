@@ -130,6 +130,13 @@ class Session:
         mass: np.ndarray = np.exp(self._log_mass(person, index))
         return mass
 
+    def held_out_mass(self, person: History, index: int) -> np.ndarray:
+        """The same, by a prior that has seen nothing of the person: what is learned from must not be known already."""
+        now = person.moments[index]
+        before = replace(person, at=now.at, moments=person.moments[:index])
+        mass: np.ndarray = np.exp(self.prior.log_mass_held_out(before, now.context))
+        return mass
+
     def _log_mass(self, person: History, index: int) -> np.ndarray:
         now = person.moments[index]
         return self.prior.log_mass(replace(person, at=now.at, moments=person.moments[:index]), now.context)
@@ -187,7 +194,14 @@ class Session:
         lm = load_model(self.base)
         nats = {"untuned": mean_loss(choice_logits(lm, judge), judge, 1.0, 0.0)}
         result = train(
-            lm, self.split.learn, self.writing, options, checkpoints, held_out=judge, max_minutes=max_minutes
+            lm,
+            self.split.learn,
+            self.writing,
+            options,
+            checkpoints,
+            held_out=judge,
+            mass_of=self.held_out_mass if options.beta else None,
+            max_minutes=max_minutes,
         )
         gamma, beta, _ = fit_weights(choice_logits(result.model, fit), fit)
         judged = choice_logits(result.model, judge)

@@ -53,6 +53,10 @@ class Options:
     """Normalise over what the trie allows, or over the whole vocabulary."""
     temperature: float = 1.0
     """Divides the model's logits in the loss."""
+    gamma: float = 1.0
+    """Weight of the model's logits in the loss."""
+    beta: float = 0.0
+    """Weight of the prior's log mass in the loss: above 0, the model learns what the prior does not know."""
     epochs: float = 2.0
     """How often each person is seen; a part of an epoch sees a part of them."""
     max_steps: int = 0
@@ -89,6 +93,11 @@ class Options:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, and must be above 0")
+        if self.beta < 0 or self.gamma <= 0 or (self.beta and self.loss != "trie"):
+            raise ConfigError(
+                f"gamma {self.gamma} and beta {self.beta} cannot weigh model and prior in the loss {self.loss!r}",
+                hint="gamma above 0; beta from 0, and 0 where the loss is not over the trie.",
+            )
         if self.patience and not self.eval_every:
             raise ConfigError("patience needs looks to count", hint="Set eval_every too.")
 
@@ -149,7 +158,7 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
         writing: How they are written.
         options: How to train.
         weight_of: Weight of a person's moment, given by its index; 1 when omitted.
-        mass_of: Prior probabilities, to be learned on top of.
+        mass_of: Prior probabilities; needed where `options.beta` is above 0.
     """
 
     def __init__(
@@ -206,6 +215,8 @@ def batch(
     weight = [weight_of(*one) if weight_of else 1.0 for one in whose]
     if options.loss == "trie":
         choices = chooser.to(packed.target)
+        if options.beta and mass_of is None:
+            raise TrainingError("a loss with a prior in it needs the prior")
         masses = None if mass_of is None else [mass_of(*one) for one in whose]
         among = alternatives(chooser.trie, choices, masses)
         token = among.tokens[among.column[among.chosen]]
@@ -235,7 +246,8 @@ def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
     if step.among is None:
         losses = full_vocabulary(hidden, output, step.token.to(hidden.device))
     else:
-        losses = trie_loss(hidden, output, step.among, temperature=options.temperature)
+        how = {"temperature": options.temperature, "gamma": options.gamma, "beta": options.beta}
+        losses = trie_loss(hidden, output, step.among, **how)
     found = torch.zeros(len(step.weight), device=losses.device)
     return found.index_add(0, step.target.to(losses.device), losses)
 
@@ -341,7 +353,7 @@ def train(
         folder: Where checkpoints are kept.
         held_out: Steps that are looked at and not learned from.
         weight_of: Weight of a person's moment, given by its index in the history; 1 when omitted.
-        mass_of: Prior probabilities, to be learned on top of.
+        mass_of: Prior probabilities; needed where `options.beta` is above 0.
         max_minutes: When to stop by itself, with a checkpoint.
         progress: Whether to draw a bar on standard error; where that is a terminal when omitted.
 

@@ -28,6 +28,7 @@ from genrec.finetune.train import (
     target_losses,
     train,
 )
+from genrec.history import History
 from tests.support.people import ITEMS, person
 
 QUICK = Options(rank=4, epochs=2, step_tokens=400, learning_rate=1e-2, save_every=3)
@@ -113,6 +114,24 @@ def test_a_prior_that_knows_is_heard_and_one_that_guesses_is_not(writing: Writin
         assert loss < np.log(len(ITEMS)) + 0.05
     assert beta["knows"] > 0.8
     assert abs(beta["guesses"]) < 0.2
+
+
+def test_beside_a_prior_training_begins_where_the_prior_is(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    def knows(history: History, moment: int) -> np.ndarray:
+        mass = np.full(len(ITEMS), 0.2 / (len(ITEMS) - 1))
+        mass[[ITEMS.index(i) for i in history.moments[moment].item_ids]] = 0.8
+        return mass
+
+    options = replace(QUICK, gamma=0.1, beta=1.0)
+    model = load_model(tiny_model, dtype="float32")
+    result = train(model, PEOPLE, writing, options, tmp_path / "run", mass_of=knows, progress=False)
+    losses = [entry["loss"] for entry in result.log]
+    assert losses[0] < 0.5, "about -log 0.8"
+    assert losses[-1] <= losses[0]
+    with pytest.raises(TrainingError, match="needs the prior"):
+        train(load_model(tiny_model), PEOPLE, writing, options, tmp_path / "without", progress=False)
+    with pytest.raises(ConfigError, match="cannot weigh"):
+        replace(options, loss="full-vocabulary")
 
 
 def test_a_run_stops_by_itself_when_nothing_gets_better(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 
 from genrec.catalog import TEXT_RULE, Catalog
 from genrec.errors import ModelError
+from genrec.finetune.merging import fill
 from genrec.prompt import Template
 
 CARD = "card.json"
@@ -162,11 +163,12 @@ def template_fingerprint(template: Template) -> str:
     return hashlib.sha256(json.dumps(written, default=str).encode()).hexdigest()[:32]
 
 
-def save(model: Any, folder: Path, card: Card, catalog: Catalog, log: Sequence[dict[str, float]]) -> None:
+def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log: Sequence[dict[str, float]]) -> None:
     """Write an adapter, whole or not at all; a folder that is there is replaced.
 
     Args:
-        model: The trained model, PEFT's or transformers'.
+        model: The trained model, PEFT's or transformers'; the latter is written whole.
+        base: Folder of the base model.
         folder: Where to put it.
         card: What to say of it.
         catalog: The items that were there.
@@ -175,7 +177,10 @@ def save(model: Any, folder: Path, card: Card, catalog: Catalog, log: Sequence[d
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.save_pretrained(new)
+        if hasattr(model, "peft_config"):
+            model.save_pretrained(new)
+        else:
+            fill(model, base, new)
         (new / "README.md").unlink(missing_ok=True)  # PEFT's own, with nothing in it
         names = ["step", *sorted({name for entry in log for name in entry} - {"step"})]
         with (new / "curve.csv").open("w", newline="", encoding="utf-8") as file:

@@ -49,7 +49,7 @@ def packed_attention(
     Args:
         module: The attention layer.
         query: Shape ``(1, n_heads, n, n_per_head)``.
-        key: Shape ``(1, n_key_heads, m, n_per_head)``; what stands before the last n, a learned prefix, is seen by all.
+        key: Shape ``(1, n_key_heads, n, n_per_head)``.
         value: As `key`.
         attention_mask: Not looked at.
         scaling: Factor of the products.
@@ -61,10 +61,9 @@ def packed_attention(
     lengths = _lengths.get()
     group = query.shape[1] // key.shape[1]
     key, value = key[0].repeat_interleave(group, 0), value[0].repeat_interleave(group, 0)
-    query, n_before = query[0], key.shape[1] - query.shape[2]  # (n_heads, n, n_per_head)
-    n_shared = lengths[0]
+    query, n_shared = query[0], lengths[0]  # (n_heads, n, n_per_head)
     out = torch.empty_like(query)
-    common = slice(0, n_before + n_shared)
+    common = slice(0, n_shared)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_common: int) -> torch.Tensor:
         n = q.shape[-2]
@@ -78,7 +77,7 @@ def packed_attention(
         out = out.index_copy(
             1,
             torch.arange(n_shared, device=out.device),
-            attend(query[None, :, :n_shared], key[None, :, common], value[None, :, common], n_before)[0],
+            attend(query[None, :, :n_shared], key[None, :, common], value[None, :, common], 0)[0],
         )
     starts, start = [], n_shared
     for length in lengths[1:]:
@@ -91,13 +90,13 @@ def packed_attention(
         n_each = torch.tensor([lengths[1 + i] for i in bucket], device=out.device)
         index = begin[:, None] + torch.minimum(place, n_each[:, None] - 1)  # (rows, longest); the end is repeated
         q = query[:, index].transpose(0, 1)  # (rows, n_heads, longest, n_per_head)
-        k, v = (side[:, n_before + index].transpose(0, 1) for side in (key, value))
-        if common.stop:
+        k, v = (side[:, index].transpose(0, 1) for side in (key, value))
+        if n_shared:
             k, v = (
                 torch.cat([side[None, :, common].expand(len(bucket), -1, -1, -1), own], 2)
                 for side, own in ((key, k), (value, v))
             )
-        found = attend(q, k, v, common.stop).transpose(1, 2)  # (rows, longest, n_heads, n_per_head)
+        found = attend(q, k, v, n_shared).transpose(1, 2)  # (rows, longest, n_heads, n_per_head)
         real = place < n_each[:, None]
         out = out.index_copy(1, index[real], found[real].transpose(0, 1))
     return out.transpose(0, 1)[None], None

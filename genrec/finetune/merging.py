@@ -24,16 +24,21 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     write_whole(peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), base, out)
 
 
+def fill(model: Any, base: Path, folder: Path) -> None:
+    """Write a whole model into a folder, beside what its base's folder holds besides weights."""
+    for path in base.iterdir():
+        if path.is_file() and path.suffix not in (".safetensors", ".bin") and ".index." not in path.name:
+            shutil.copy2(path, folder / path.name)
+    model.config._attn_implementation = None  # training's own is of no use to others
+    model.save_pretrained(folder)
+
+
 def write_whole(model: Any, base: Path, out: Path) -> None:
-    """Write a model with what its base's folder holds besides weights, the tokenizer above all."""
+    """As `fill`, into a new folder: nothing is there until it is whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        for path in base.iterdir():
-            if path.is_file() and path.suffix not in (".safetensors", ".bin") and ".index." not in path.name:
-                shutil.copy2(path, new / path.name)
-        model.config._attn_implementation = None  # training's own is of no use to others
-        model.save_pretrained(new)
+        fill(model, base, new)
         if out.exists():
             shutil.rmtree(out)
         os.replace(new, out)

@@ -17,9 +17,8 @@ from genrec.finetune.packing import Packed
 
 AttentionInterface.register(NAME, packed_attention)
 
-METHODS = ("lora", "adalora", "prefix", "full")
-"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), prefix-tuning (Li and Liang 2021), all
-weights."""
+METHODS = ("lora", "adalora", "full")
+"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), all weights."""
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
@@ -60,7 +59,7 @@ def adapt(
     Args:
         model: The model; it is changed in place.
         method: One of `METHODS`.
-        rank: Rank of LoRA's and AdaLoRA's updates; virtual tokens of a prefix.
+        rank: Rank of LoRA's updates; AdaLoRA begins with it and ends with half of it on average.
         alpha: Scale of the updates is this over rank; the rank when omitted.
         dropout: Share of an update's inputs that are dropped in training.
         last_layers: Adapt the last so many layers alone.
@@ -96,9 +95,6 @@ def adapt(
         schedule = {"tinit": n_steps // 10, "tfinal": n_steps // 2, "total_step": n_steps}
         config = peft.AdaLoraConfig(init_r=rank, target_r=max(1, rank // 2), **schedule, **low_rank)
         return peft.get_peft_model(model, config)
-    if method == "prefix":
-        prefix = peft.PrefixTuningConfig(num_virtual_tokens=rank, task_type="CAUSAL_LM")
-        return peft.get_peft_model(model, prefix)
     if method == "full":
         layers = model.base_model.layers
         for parameter in model.parameters():

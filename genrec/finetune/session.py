@@ -233,7 +233,7 @@ class Session:
             options=asdict(options),
             licence=_licence(self.base),
         )
-        save(result.model, folder, card, self.writing.encoded.catalog, result.log)
+        save(result.model, self.base, folder, card, self.writing.encoded.catalog, result.log)
         tuned = self.engine(folder)
         try:
             ranks["tuned"] = self.ranks(tuned, Scoring(name="masked"))

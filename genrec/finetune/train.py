@@ -39,10 +39,10 @@ MassOf = Callable[[History, int], np.ndarray]
 class Options:
     """How to train."""
 
-    method: Literal["lora", "adalora", "prefix", "full"] = "lora"
+    method: Literal["lora", "adalora", "full"] = "lora"
     """What learns."""
     rank: int = 32
-    """Rank of a LoRA's updates; virtual tokens of a prefix."""
+    """Rank of a LoRA's updates."""
     alpha: float | None = None
     """Scale of the updates is this over rank; the rank when omitted."""
     dropout: float = 0.0
@@ -299,11 +299,16 @@ def held_out_losses(model: Any, steps: Sequence[Batch], options: Options) -> np.
 
 @dataclass
 class _Stop(TrainerCallback):  # type: ignore[misc]
-    """Ends training after the step under way when asked to, with a checkpoint; tells how far it has come."""
+    """Ends training after the step under way when asked to, with a checkpoint; reminds AdaLoRA of its schedule."""
 
     asked: threading.Event = field(default_factory=threading.Event)
     until_s: float = math.inf
     """When to stop by itself, on `time.monotonic`."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        """Let AdaLoRA move ranks to where they count, which it does between a step and the next gradient."""
+        if allocate := getattr(getattr(model, "base_model", None), "update_and_allocate", None):
+            allocate(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Look whether to stop."""

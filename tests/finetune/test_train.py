@@ -15,8 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import score
+from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, TrainingError
-from genrec.finetune.methods import load_model
+from genrec.finetune.merging import merge, write_whole
+from genrec.finetune.methods import METHODS, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import (
     Options,
@@ -52,13 +56,33 @@ def test_what_was_learned_holds_for_people_not_seen(writing: Writing, tiny_model
     assert looks[-1] == pytest.approx(after, abs=0.05)
 
 
-@pytest.mark.parametrize("method", ["lora", "adalora", "full"])
-def test_every_method_learns(writing: Writing, tiny_model: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_and_is_saved_and_served(
+    writing: Writing, tiny_model: Path, tmp_path: Path, method: str
+) -> None:
     options = replace(QUICK, method=method, epochs=3)  # type: ignore[arg-type]
     model = load_model(tiny_model, dtype="float32")
     result = train(model, PEOPLE, writing, options, tmp_path / "run", progress=False)
     losses = [entry["loss"] for entry in result.log]
     assert losses[-1] < losses[0] - 0.1
+
+    [row] = writing.rows(person("new", 5, first=3))
+    prompt = row.token_ids[: row.position[-1] + 1].tolist()
+    step = batch([(person("new", 5, first=3), row)], Chooser(writing.encoded.trie), options)
+    with torch.inference_mode():
+        expected = -target_losses(result.model.eval(), step, options)[-1].item()
+    folder, whole = tmp_path / "adapter", tmp_path / "whole"
+    if method == "full":
+        write_whole(result.model, tiny_model, whole)
+    else:
+        result.model.save_pretrained(folder)
+        merge(tiny_model, folder, whole)
+    engines = [TransformersEngine(whole, model="whole", dtype="float32")]
+    if method != "full":
+        engines.append(TransformersEngine(tiny_model, model="beside", dtype="float32", adapter=folder))
+    for engine in engines:
+        [found] = engine.run([(prompt, score(writing.encoded.trie, row.target[-1:], scoring=Scoring(name="masked")))])
+        assert found[0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_only_the_last_layers_change_where_that_is_asked_for(

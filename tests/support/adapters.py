@@ -35,4 +35,4 @@ def make_lora(model: Path, writing: Writing, folder: Path, *, step: int, catalog
         beta=0.5,
         prior="popularity",
     )
-    save(result.model, folder, card, catalog, result.log)
+    save(result.model, model, folder, card, catalog, result.log)

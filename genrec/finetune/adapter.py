@@ -26,7 +26,7 @@ import numpy as np
 
 from genrec.catalog import TEXT_RULE, Catalog
 from genrec.errors import ModelError
-from genrec.finetune.merging import fill
+from genrec.finetune.merging import fill, write_adapter
 from genrec.prompt import Template
 
 CARD = "card.json"
@@ -178,7 +178,7 @@ def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         if hasattr(model, "peft_config"):
-            model.save_pretrained(new)
+            write_adapter(model, new)
         else:
             fill(model, base, new)
         (new / "README.md").unlink(missing_ok=True)  # PEFT's own, with nothing in it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
     write_whole(peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), base, out)
+
+
+def write_adapter(model: Any, folder: Path) -> None:
+    """Write what PEFT has added to a model."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA may leave a layer no rank at all
+        model.save_pretrained(folder)
 
 
 def fill(model: Any, base: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, TrainingError
-from genrec.finetune.merging import merge, write_whole
+from genrec.finetune.merging import merge, write_adapter, write_whole
 from genrec.finetune.methods import METHODS, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import (
@@ -75,7 +75,7 @@ def test_every_method_learns_and_is_saved_and_served(
     if method == "full":
         write_whole(result.model, tiny_model, whole)
     else:
-        result.model.save_pretrained(folder)
+        write_adapter(result.model, folder)
         merge(tiny_model, folder, whole)
     engines = [TransformersEngine(whole, model="whole", dtype="float32")]
     if method != "full":

@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,23 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
-    write_whole(peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), base, out)
+    with _empty_ranks():
+        adapted = peft.PeftModel.from_pretrained(model, str(adapter))
+    write_whole(adapted.merge_and_unload(), base, out)
 
 
 def write_adapter(model: Any, folder: Path) -> None:
     """Write what PEFT has added to a model."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA may leave a layer no rank at all
+    with _empty_ranks():
         model.save_pretrained(folder)
+
+
+@contextmanager
+def _empty_ranks() -> Iterator[None]:
+    """AdaLoRA may leave a layer no rank at all, which PEFT takes for a damaged file and warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*invalid shape")
+        yield
 
 
 def fill(model: Any, base: Path, folder: Path) -> None:

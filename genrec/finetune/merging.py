@@ -24,19 +24,19 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
-    with _empty_ranks():
+    with empty_ranks():
         adapted = peft.PeftModel.from_pretrained(model, str(adapter))
     write_whole(adapted.merge_and_unload(), base, out)
 
 
 def write_adapter(model: Any, folder: Path) -> None:
     """Write what PEFT has added to a model."""
-    with _empty_ranks():
+    with empty_ranks():
         model.save_pretrained(folder)
 
 
 @contextmanager
-def _empty_ranks() -> Iterator[None]:
+def empty_ranks() -> Iterator[None]:
     """AdaLoRA may leave a layer no rank at all, which PEFT takes for a damaged file and warns of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape")

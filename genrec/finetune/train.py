@@ -26,6 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.loss import Alternatives, alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
+from genrec.finetune.merging import empty_ranks
 from genrec.finetune.methods import adapt, hidden_before, output_embeddings
 from genrec.finetune.packing import Chooser, Packed, Writing, pack, plan
 from genrec.history import History
@@ -422,7 +423,7 @@ def train(
     loop.remove_callback(PrinterCallback)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     started_s = time.monotonic()
-    with stop.on_interrupt():
+    with stop.on_interrupt(), empty_ranks():
         loop.train(resume_from_checkpoint=last)
     return Result(
         model=loop.model,

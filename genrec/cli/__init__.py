@@ -25,6 +25,7 @@ COMMANDS = {
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
     "train": "Teach the language model what these people choose.",
+    "tune": "Find training options that suit these people.",
     "adapters": "List, show and choose what training made.",
     "serve": "Answer over HTTP, with OpenAI's routes beside ours on vLLM.",
     "models": "List models and fetch them.",

@@ -73,7 +73,7 @@ def command(
         raise ConfigError(
             f"{name!r} cannot be an adapter's name", hint="It becomes a folder: letters, digits, - and _."
         )
-    options = _read({key: str(value) for key, value in chosen.items()} | dict(more))
+    options = read_options({key: str(value) for key, value in chosen.items()} | dict(more))
     say = (lambda line: click.echo(line, err=True)) if as_json else click.echo
     with open_workspace(workspace, adapter="none") as opened:
         session = opened.training(held_out=held_out, n_cases=cases, engine=engine, say=say)
@@ -113,7 +113,7 @@ def _kind(default: Any) -> str:
     return "number" if default is None else type(default).__name__
 
 
-def _read(texts: dict[str, str]) -> Options:
+def read_options(texts: dict[str, str]) -> Options:
     """Options from what was typed.
 
     Raises:

@@ -8,6 +8,7 @@ step and the data that would have come next. Knows the loop; what is learned and
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
 import sys
@@ -34,6 +35,8 @@ from genrec.prompt import Row
 
 MassOf = Callable[[History, int], np.ndarray]
 """Prior probability of each catalogue row before a person's moment, given by its index; shape ``(n_items,)``."""
+OnLook = Callable[[int, float], bool]
+"""Takes a step and the held-out loss there, nats a target; whether to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class Options:
     step_tokens: int = 2048
     """Token positions of one forward and backward pass: memory grows with it."""
     accumulate: int = 1
-    """Passes of one optimizer step."""
+    """Passes of one optimizer step, in each process."""
     optimizer: str = "adamw_torch"
     """A name that transformers knows: adamw_torch, sgd, adafactor, rmsprop …"""
     learning_rate: float = 1e-3
@@ -256,9 +259,11 @@ def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
 class _Loop(Trainer):  # type: ignore[misc]
     """`Trainer` over planned steps."""
 
-    def __init__(self, *, options: Options, held_out: Sequence[Batch], **arguments: Any) -> None:
+    def __init__(
+        self, *, options: Options, held_out: Sequence[Batch], on_look: OnLook | None, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self.options, self.held_out = options, held_out
+        self.options, self.held_out, self.on_look = options, held_out, on_look
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> Any:
@@ -284,6 +289,8 @@ class _Loop(Trainer):  # type: ignore[misc]
         metrics = {"eval_loss": float(np.mean(held_out_losses(self.model, self.held_out, self.options)))}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.on_look is not None and self.on_look(self.state.global_step, metrics["eval_loss"]):
+            self.control.should_training_stop = True
         return metrics
 
 
@@ -347,6 +354,7 @@ def train(
     weight_of: Callable[[History, int], float] | None = None,
     mass_of: MassOf | None = None,
     max_minutes: float = math.inf,
+    on_look: OnLook | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Train a model on people, from its last checkpoint in the folder where there is one.
@@ -361,13 +369,15 @@ def train(
         weight_of: Weight of a person's moment, given by its index in the history; 1 when omitted.
         mass_of: Prior probabilities; needed where `options.beta` is above 0.
         max_minutes: When to stop by itself, with a checkpoint.
+        on_look: Is told what each look at the held-out people found.
         progress: Whether to draw a bar on standard error; where that is a terminal when omitted.
 
     Raises:
         TrainingError: If there is nothing to learn, the loss is not a number, or a checkpoint is of another run.
     """
     steps = Steps(people, writing, options, weight_of=weight_of, mass_of=mass_of)
-    n_planned = -(-len(steps) // options.accumulate)
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))  # accelerate launch and torchrun say so; each takes its own
+    n_planned = -(-len(steps) // (options.accumulate * n_processes))
     if options.max_steps:
         n_planned = min(n_planned, options.max_steps)
     torch.manual_seed(options.seed)
@@ -414,6 +424,7 @@ def train(
     loop = _Loop(
         options=options,
         held_out=held_out,
+        on_look=on_look,
         model=model,
         args=arguments,
         train_dataset=steps,

@@ -105,3 +105,20 @@ def test_what_is_typed_wrong_is_said(workspace: Path) -> None:
     assert "no training option 'speed'" in fails("--set", "speed=9")
     assert "rank is a number" in fails("--set", "rank=many")
     assert "weight_decay" in genrec("train", "--show-options", workspace=workspace)
+
+
+def test_options_are_tried_and_remembered(workspace: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="pip install 'genrec[tune]'")
+    common = ["--try", "learning_rate=0.001..0.05", "--try", "rank=2|4", "--set", "step_tokens=600", "--cases", "10"]
+    common += ["--set", "max_steps=4", "--json"]
+    first = json.loads(genrec("tune", "--trials", "2", *common, workspace=workspace))
+    plot = tmp_path / "trials.png"
+    more = json.loads(genrec("tune", "--trials", "3", *common, "--plot", str(plot), workspace=workspace))
+    assert {row["trial"] for row in first} <= {row["trial"] for row in more}
+    assert [row["nats"] for row in more] == sorted(row["nats"] for row in more)
+    assert all(row["rank"] in (2, 4) and 0.001 <= row["learning_rate"] <= 0.05 for row in more)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    again = json.loads(genrec("tune", "--trials", "3", *common, workspace=workspace))
+    assert again == more, "nothing is left to try"
+    result = CliRunner().invoke(main, ["tune", "--try", "rank=many", "-w", str(workspace)])
+    assert "says not what to try" in str(result.exception)

@@ -206,8 +206,9 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
     assert log[-1] == pytest.approx(whole_log[-1], abs=1e-3)
 
 
-KILLED = """
+SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from genrec.finetune.methods import load_model
@@ -217,17 +218,18 @@ from tests.finetune.test_train import PEOPLE, QUICK
 from tests.support.people import writing_with
 
 torch.set_num_threads(1)
-folder, out = map(Path, sys.argv[1:])
-model = load_model(folder, dtype="float32")
-result = train(model, PEOPLE, writing_with(HfTokenizer(folder)), QUICK, out, progress=False)
-print("FINAL", result.log[-1]["loss"])
+folder, out, accumulate = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+model, options = load_model(folder, dtype="float32"), replace(QUICK, accumulate=accumulate)
+result = train(model, PEOPLE, writing_with(HfTokenizer(folder)), options, out, progress=False)
+if result.log:  # in the first process
+    print("FINAL", result.log[-1]["loss"])
 """
 
 
 @pytest.mark.slow
 def test_kill_9_at_random_steps_costs_nothing_but_time(tiny_model: Path, tmp_path: Path) -> None:
     def run(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", KILLED, str(tiny_model), str(folder)]
+        command = [sys.executable, "-c", SCRIPT, str(tiny_model), str(folder), "1"]
         env = os.environ | {"PYTHONPATH": os.getcwd()}
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
@@ -252,3 +254,21 @@ def test_kill_9_at_random_steps_costs_nothing_but_time(tiny_model: Path, tmp_pat
             process.wait()
             n_kills += 1
         assert final(run(folder)) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tiny_model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+
+    def final(*launcher: str, folder: str, accumulate: int) -> float:
+        command = [sys.executable, *launcher, str(script), str(tiny_model), str(tmp_path / folder), str(accumulate)]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return float(done.stdout.split("FINAL")[1].split()[0])
+
+    one = final(folder="one", accumulate=2)
+    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+    two = final(*launch, "--mixed_precision", "no", "--dynamo_backend", "no", folder="two", accumulate=1)
+    assert two == pytest.approx(one, abs=1e-2)

@@ -99,7 +99,7 @@ async def _serve(
             return {
                 "engine": asked.name if asked else "none",
                 "model": asked.model if asked else None,
-                "adapter": workspace.adapter_name or None,
+                "adapter": workspace.card.name if workspace.card else None,
                 "scoring": recommender.scoring.name if asked else "prior",
                 "prompt": recommender.template.name if recommender.template else None,
                 "catalog": {

@@ -530,8 +530,8 @@ fitted to half of the validation people. Nothing was chosen by looking at test r
 ![Loss by step](training.svg)
 """
 PUBLISHED = """\
-Published for the same test rows, trained on the whole training split of which this one holds a third (HR@10 / NDCG@10, as
-MiniOneRec reports them): GRU4Rec .0999/.0669, SASRec .1088/.0806, HSTU .1163/.0958, TIGER .1321/.0908, LC-Rec
+Published for the same test rows, trained on the whole training split, of which this one holds a third (HR@10/NDCG@10
+as MiniOneRec reports them): GRU4Rec .0999/.0669, SASRec .1088/.0806, HSTU .1163/.0958, TIGER .1321/.0908, LC-Rec
 .1332/.0952, BIGRec .1370/.0997, D3 .1500/.1082, S-DPO .1524/.1082, MiniOneRec .1586/.1167. Rows that follow another of
 the same person and day have that one's target in their history and are easy; the last two columns tell them apart.
 """

@@ -127,8 +127,13 @@ def _outcome(task: asyncio.Future[Recommendation], limit_s: float) -> Recommenda
 
 
 def said(error: Exception) -> ServeError:
-    """An error as the client is told; one that nobody foresaw is logged, without its message: it may quote a person."""
+    """An error as the client is told; what it is not told is logged.
+
+    One that nobody foresaw is logged without its message, which may quote a person.
+    """
     known = as_serve_error(error)
+    if known.type == "store_failed":
+        log.error("the store failed: %s", error)
     if known.type == "internal":
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("%s while answering:\n%s", type(error).__name__, where)

@@ -60,7 +60,6 @@ _STATUS: Mapping[type[GenrecError], tuple[int, str, bool]] = {
     DataError: (422, "bad_request", False),
     PromptError: (422, "bad_request", False),
     EmptyCatalogError: (503, "empty_catalog", True),
-    StoreError: (503, "store_failed", True),
 }
 
 
@@ -73,6 +72,8 @@ def as_serve_error(error: Exception) -> ServeError:
     if isinstance(error, EngineError):
         status = 503 if error.retryable else 500
         return ServeError(str(error), status=status, type="engine_failed", hint=error.hint, retryable=error.retryable)
+    if isinstance(error, StoreError):  # which names files, servers and statements
+        return ServeError("the store failed; the log says why", status=503, type="store_failed", retryable=True)
     for kind, (status, type_, retryable) in _STATUS.items():
         if isinstance(error, kind):
             return ServeError(str(error), status=status, type=type_, hint=error.hint, retryable=retryable)

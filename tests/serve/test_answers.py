@@ -12,7 +12,7 @@ import pytest
 from genrec.errors import ConfigError, DataError, EngineError, GenrecError, PromptError, StoreError
 from genrec.events import Context
 from genrec.recommendation import Query, Recommendation
-from genrec.serve.answers import Desk
+from genrec.serve.answers import Desk, said
 from genrec.serve.errors import ServeError, as_serve_error
 
 
@@ -166,8 +166,14 @@ def test_cancelling_ends_every_search() -> None:
     ],
 )
 def test_every_error_has_a_status(error: Exception, status: int, retryable: bool) -> None:
-    said = as_serve_error(error)
-    assert (said.status, said.retryable) == (status, retryable)
+    told = as_serve_error(error)
+    assert (told.status, told.retryable) == (status, retryable)
+
+
+def test_clients_are_not_told_where_the_store_is(caplog: pytest.LogCaptureFixture) -> None:
+    told = said(StoreError("cannot write postgresql://db.internal/shop"))
+    assert "internal" not in str(told)
+    assert "db.internal" in caplog.text
 
 
 def test_an_engine_that_may_recover_is_worth_another_try() -> None:

@@ -413,9 +413,9 @@ def test_(dataset: str, data: Path, work: Path, model: str, name: str, split: st
                     ).token_ids,
                     search(
                         writing.encoded.trie,
-                        k=20,
+                        k=10,
                         scoring=scoring,
-                        log_mass=mass if scoring.name == "fused" else None,
+                        log_mass=mass,  # `masked` guesses with it which branches it will need
                         live=live,
                     ),
                 )
@@ -427,7 +427,7 @@ def test_(dataset: str, data: Path, work: Path, model: str, name: str, split: st
                 for ranking, t in zip(rankings, target[start : start + 128], strict=True):
                     place = np.flatnonzero(ranking.rows == t)
                     ranks.append(int(place[0]) if len(place) else 99)
-                if start % 1024 == 0:
+                if start % 512 == 0:
                     click.echo(f"{way}: {len(ranks)} of {len(jobs)}, {time.perf_counter() - started_s:.0f} s")
         found = np.array(ranks)
         return {
@@ -599,12 +599,11 @@ FIGURES = ("HR@1", "HR@10", "NDCG@10")
 def _plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Draw the loss by step."""
     import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "genrec"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
     for name, log in curves.items():
         seen = [entry for entry in log if "loss" in entry]
         axes.plot([entry["step"] for entry in seen], [entry["loss"] for entry in seen], label=name)

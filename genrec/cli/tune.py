@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -66,12 +67,25 @@ def command(
     done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     rows = [{"trial": t.number, "nats": t.value, **t.params} for t in sorted(done, key=lambda t: t.value or 0.0)]
     if plot is not None:
-        from optuna.visualization.matplotlib import plot_optimization_history
-
-        plot_optimization_history(study).figure.savefig(plot, dpi=120, bbox_inches="tight")
+        _draw(rows, plot)
     if as_json:
         print_json(rows)
     elif rows:
         click.echo(table(rows[:10]))
         best = " ".join(f"--set {name}={value}" for name, value in study.best_params.items())
         click.echo(f"genrec train {best}")
+
+
+def _draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """Each trial's figure, and the best so far."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="trial", ylabel="nats a target, held out")
+    by_trial = sorted(rows, key=lambda row: row["trial"])
+    trials, nats = [row["trial"] for row in by_trial], [row["nats"] for row in by_trial]
+    axes.plot(trials, nats, "o")
+    axes.step(trials, [min(nats[: i + 1]) for i in range(len(nats))], where="post")
+    figure.savefig(file, dpi=120)

@@ -366,9 +366,13 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
 @options
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
+@click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="vllm", show_default=True)
 @click.option("--ways", default="prior,model,both", show_default=True, help="What to rank with.")
-def test_(dataset: str, data: Path, work: Path, model: str, name: str, split: str, cases: int, ways: str) -> None:
-    """Rank published rows exactly, with vLLM."""
+def test_(
+    dataset: str, data: Path, work: Path, model: str, name: str, split: str, cases: int, engine_name: str, ways: str
+) -> None:
+    """Rank published rows exactly."""
+    from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
 
     rows = DATA[dataset](data, model)
@@ -381,7 +385,7 @@ def test_(dataset: str, data: Path, work: Path, model: str, name: str, split: st
         RESULTS / dataset / f"{split}-{name}.json",
         stage=f"{split}-{name}",
         dataset=dataset,
-        settings={"model": model, "cases": len(chosen)},
+        settings={"model": model, "cases": len(chosen), "engine": engine_name},
         say=click.echo,
     )
     easy = followers(chosen)
@@ -403,7 +407,8 @@ def test_(dataset: str, data: Path, work: Path, model: str, name: str, split: st
             ]
         else:
             folder = rows.model_folder if name == "untuned" else work / dataset / name / "merged"
-            engine = engine or VllmEngine(folder, model=name)
+            kind = VllmEngine if engine_name == "vllm" else TransformersEngine
+            engine = engine or kind(folder, model=name)
             fused = Scoring(name="fused", gamma=fitted["gamma"], beta=fitted["beta"])
             scoring = Scoring(name="masked") if way == "model" else fused
             jobs = [

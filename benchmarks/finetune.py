@@ -366,7 +366,7 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
 @options
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
-@click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="vllm", show_default=True)
+@click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="vllm")
 @click.option("--ways", default="prior,model,both", show_default=True, help="What to rank with.")
 def test_(
     dataset: str, data: Path, work: Path, model: str, name: str, split: str, cases: int, engine_name: str, ways: str

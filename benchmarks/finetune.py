@@ -376,9 +376,10 @@ def test_(
     from genrec.engines.vllm import VllmEngine
 
     rows = DATA[dataset](data, model)
-    chosen = rows.cases(split)
-    if cases:
-        chosen = random.Random(1).sample(chosen, cases)
+    everything = rows.cases(split)
+    easy = followers(everything)
+    numbers = random.Random(1).sample(range(len(everything)), cases) if cases else range(len(everything))
+    chosen, follows = [everything[i] for i in numbers], np.array([i in easy for i in numbers])
     target = np.array([rows.catalog.row[case.moments[-1].item_ids[0]] for case in chosen])
     people = [case.user_id for case in chosen]
     book = Book(
@@ -388,8 +389,6 @@ def test_(
         settings={"model": model, "cases": len(chosen), "engine": engine_name},
         say=click.echo,
     )
-    easy = followers(chosen)
-    follows = np.array([i in easy for i in range(len(chosen))])
     fitted = json.loads((RESULTS / dataset / f"fit-{name}.json").read_text())["rows"][0]
     before = [replace(case, moments=case.moments[:-1]) for case in chosen]
     lives = [rows.live(case) for case in chosen]

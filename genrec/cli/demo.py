@@ -79,9 +79,10 @@ def command(workspace: Path, engine: str | None, model: str | None, train: bool)
                 _heading("5", "A little training: the model before and after, beside the prior")
                 with clock("trained and judged"):
                     _train(opened)
-    _heading(("6" if train else "5") if by_model else "3", "How long it took")
+    number = (6 if train else 5) if by_model else 3
+    _heading(str(number), "How long it took")
     click.echo(clock.as_text())
-    _next_commands(workspace, has_model=by_model is not None)
+    _next_commands(workspace, str(number + 1), has_model=by_model is not None)
 
 
 class _Clock:
@@ -247,8 +248,8 @@ def _explain() -> None:
     )
 
 
-def _next_commands(folder: Path, *, has_model: bool) -> None:
-    _heading("→", "Go on")
+def _next_commands(folder: Path, number: str, *, has_model: bool) -> None:
+    _heading(number, "Go on")
     asked = f"{HOUSEHOLDS[0]} --at {MOMENTS[1]:%Y-%m-%dT%H:%M}"
     for line in (
         f"cd {folder}",

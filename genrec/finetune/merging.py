@@ -40,6 +40,7 @@ def empty_ranks() -> Iterator[None]:
     """AdaLoRA may leave a layer no rank at all, which PEFT takes for a damaged file and warns of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape")
+        warnings.filterwarnings("ignore", message=".*rank_pattern keys")
         yield
 
 

@@ -64,16 +64,12 @@ class Card:
     """Of a LoRA's updates; what vLLM must be started for."""
     objective: str
     """What the loss was normalised over."""
-    scoring: str = "masked"
-    """How it is best used."""
     gamma: float = 1.0
     """Weight of the model beside the prior."""
     beta: float = 0.0
     """Weight of the prior."""
     prior: str = ""
     """Name of the prior that the weights were fitted with."""
-    prior_options: dict[str, Any] = field(default_factory=dict)
-    """Its options."""
     data: dict[str, Any] = field(default_factory=dict)
     """People, targets, first and last instant that were learned from."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -122,7 +118,7 @@ class Card:
         """
         for what, theirs, ours in (
             ("base model", self.base_fingerprint, fingerprint(base)),
-            ("prompt template", self.template_fingerprint, template_fingerprint(template)),
+            ("prompt template", self.template_fingerprint, template.fingerprint),
             ("rule for items' texts", self.text_rule, TEXT_RULE),
         ):
             if theirs != ours:
@@ -155,12 +151,6 @@ def fingerprint(folder: Path) -> str:
                 file.seek(max(0, size - _SAMPLE))
                 found.update(file.read(_SAMPLE))
     return found.hexdigest()[:32]
-
-
-def template_fingerprint(template: Template) -> str:
-    """Hash of what a template writes: its turns with and without a profile, and the context it lets through."""
-    written = [template.turns({}), template.turns({"age": "35-44"}), sorted(template.features)]
-    return hashlib.sha256(json.dumps(written, default=str).encode()).hexdigest()[:32]
 
 
 def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log: Sequence[dict[str, float]]) -> None:

@@ -22,7 +22,7 @@ from genrec.decoding.search import search
 from genrec.engines.base import Engine
 from genrec.errors import TrainingError
 from genrec.evaluation.metrics import difference, summary
-from genrec.finetune.adapter import Card, fingerprint, save, template_fingerprint
+from genrec.finetune.adapter import Card, fingerprint, save
 from genrec.finetune.methods import load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import Batch, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
@@ -213,13 +213,12 @@ class Session:
             base=self.model,
             base_fingerprint=fingerprint(self.base),
             template=self.writing.template.name,
-            template_fingerprint=template_fingerprint(self.writing.template),
+            template_fingerprint=self.writing.template.fingerprint,
             max_tokens=self.writing.max_tokens,
             features=tuple(self.writing.template.features),
             method=options.method,
             rank=options.rank,
             objective=options.loss,
-            scoring="fused",
             gamma=round(max(gamma, 0.0), 4),
             beta=round(max(beta, 0.0), 4),
             prior=self.prior_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from genrec.catalog import Catalog
-from genrec.finetune.adapter import Card, fingerprint, save, template_fingerprint
+from genrec.finetune.adapter import Card, fingerprint, save
 from genrec.finetune.methods import load_model
 from genrec.finetune.packing import Writing
 from genrec.finetune.train import Options, train
@@ -25,7 +25,7 @@ def make_lora(model: Path, writing: Writing, folder: Path, *, step: int, catalog
         base=str(model),
         base_fingerprint=fingerprint(model),
         template=template.name,
-        template_fingerprint=template_fingerprint(template),
+        template_fingerprint=template.fingerprint,
         max_tokens=1024,
         features=template.features,
         method="lora",

@@ -95,8 +95,7 @@ class Rows:
 
     def log_mass(self, case: History) -> np.ndarray:
         """Log prior probability of each item before a case's target."""
-        at = case.moments[-1].at
-        return self.prior.log_mass(replace(case, at=at, moments=case.moments[:-1]), Context())
+        return self.prior.log_mass(case.before(-1), Context())
 
     def mass(self, case: History, index: int) -> np.ndarray:
         """Prior probability of each item before the target, which is the moment `index`."""
@@ -104,8 +103,7 @@ class Rows:
 
     def held_out_mass(self, person: History, index: int) -> np.ndarray:
         """The same before any moment, by a prior that has not seen the person."""
-        before = replace(person, at=person.moments[index].at, moments=person.moments[:index])
-        return np.exp(self.prior.log_mass_held_out(before, Context()))
+        return np.exp(self.prior.log_mass_held_out(person.before(index), Context()))
 
     def live(self, case: History) -> np.ndarray | None:
         """Which items are ranked; all when None."""
@@ -118,8 +116,7 @@ class Rows:
     def last(self, case: History) -> tuple[History, Row]:
         """A case as a row whose only target is the last moment."""
         *_, row = self.writing.rows(case)
-        ends = {name: getattr(row, name)[-1:] for name in ("position", "target", "moment")}
-        return case, replace(row, **ends)
+        return case, row.last()
 
 
 class Amazon(Rows):
@@ -390,7 +387,7 @@ def test_(
         say=click.echo,
     )
     fitted = json.loads((RESULTS / dataset / f"fit-{name}.json").read_text())["rows"][0]
-    before = [replace(case, moments=case.moments[:-1]) for case in chosen]
+    before = [case.before(-1) for case in chosen]
     lives = [rows.live(case) for case in chosen]
     writing, engine = rows.writing, None
 

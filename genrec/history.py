@@ -40,6 +40,10 @@ class History:
     moments: tuple[Moment, ...]
     """Oldest first."""
 
+    def before(self, index: int) -> History:
+        """What was known when one of the moments was "now"."""
+        return replace(self, at=self.moments[index].at, moments=self.moments[:index])
+
 
 def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -> History:
     """Read what a person did before an instant.

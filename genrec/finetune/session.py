@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from genrec.evaluation.metrics import difference, summary
 from genrec.finetune.adapter import Card, fingerprint, save
 from genrec.finetune.methods import load_model
 from genrec.finetune.packing import Chooser, Writing
-from genrec.finetune.train import Batch, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
+from genrec.finetune.train import Batch, OnLook, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
 from genrec.prompt import Row, render
@@ -115,13 +116,21 @@ class Session:
         for person in people:
             rows = list(self.writing.rows(person))
             if rows and rows[-1].moment[-1] == len(person.moments) - 1:
-                ends = {name: getattr(rows[-1], name)[-1:] for name in ("position", "target", "moment")}
-                found.append((person, replace(rows[-1], **ends)))
+                found.append((person, rows[-1].last()))
         return found
 
-    def steps(self, people: Sequence[History], options: Options) -> list[Batch]:
-        """The same, in steps, with the prior's masses."""
-        cases, chooser = self.cases(people), Chooser(self.writing.encoded.trie)
+    @cached_property
+    def judged(self) -> list[tuple[History, Row]]:
+        """The cases that judge."""
+        return self.cases(self.split.judge)
+
+    @cached_property
+    def _judged_log_masses(self) -> list[np.ndarray]:
+        return [self._log_mass(person, int(row.moment[0])) for person, row in self.judged]
+
+    def steps(self, cases: Sequence[tuple[History, Row]], options: Options) -> list[Batch]:
+        """Cases in steps, with the prior's masses."""
+        chooser = Chooser(self.writing.encoded.trie)
         parts = [cases[i : i + _AT_ONCE] for i in range(0, len(cases), _AT_ONCE)]
         return [batch(part, chooser, options, mass_of=self.mass) for part in parts]
 
@@ -132,29 +141,26 @@ class Session:
 
     def held_out_mass(self, person: History, index: int) -> np.ndarray:
         """The same, by a prior that has seen nothing of the person: what is learned from must not be known already."""
-        now = person.moments[index]
-        before = replace(person, at=now.at, moments=person.moments[:index])
-        mass: np.ndarray = np.exp(self.prior.log_mass_held_out(before, now.context))
+        log_mass = self.prior.log_mass_held_out(person.before(index), person.moments[index].context)
+        mass: np.ndarray = np.exp(log_mass)
         return mass
 
     def _log_mass(self, person: History, index: int) -> np.ndarray:
-        now = person.moments[index]
-        return self.prior.log_mass(replace(person, at=now.at, moments=person.moments[:index]), now.context)
+        return self.prior.log_mass(person.before(index), person.moments[index].context)
 
     def ranks(self, engine: Engine | None, scoring: Scoring) -> list[int]:
         """Places of the judging cases' targets on exact lists; without an engine, on the prior's."""
         encoded, found = self.writing.encoded, []
-        cases = self.cases(self.split.judge)
-        log_masses = [self._log_mass(person, int(row.moment[0])) for person, row in cases]
+        cases, log_masses = self.judged, self._judged_log_masses
         if engine is None:
             return [int((m > m[row.target[0]]).sum()) for (_, row), m in zip(cases, log_masses, strict=True)]
         jobs = []
         for (person, row), log_mass in zip(cases, log_masses, strict=True):
-            now = person.moments[int(row.moment[0])]
+            index = int(row.moment[0])
             prompt = render(
                 self.writing.template,
-                replace(person, at=now.at, moments=person.moments[:-1]),
-                now.context,
+                person.before(index),
+                person.moments[index].context,
                 encoded,
                 self.writing.tokenizer,
                 words=self.writing.words,
@@ -168,6 +174,29 @@ class Session:
             found.append(int(place[0]) if len(place) else N_LIST)
         return found
 
+    def learn(
+        self,
+        model: Any,
+        options: Options,
+        checkpoints: Path,
+        judge: Sequence[Batch],
+        *,
+        max_minutes: float = math.inf,
+        on_look: OnLook | None = None,
+    ) -> Result:
+        """Train a model on the people of the split; see `genrec.finetune.train.train`."""
+        return train(
+            model,
+            self.split.learn,
+            self.writing,
+            options,
+            checkpoints,
+            held_out=judge,
+            mass_of=self.held_out_mass if options.beta else None,
+            max_minutes=max_minutes,
+            on_look=on_look,
+        )
+
     def run(self, name: str, folder: Path, options: Options, *, max_minutes: float = math.inf) -> tuple[Card, Result]:
         """Train and release; a run that was stopped goes on from its last checkpoint.
 
@@ -180,7 +209,7 @@ class Session:
         Raises:
             TrainingError: If training fails.
         """
-        judge, fit = self.steps(self.split.judge, options), self.steps(self.split.fit, options)
+        judge, fit = self.steps(self.judged, options), self.steps(self.cases(self.split.fit), options)
         checkpoints = folder.parent / f".{name}.checkpoints"
         ranks: dict[str, list[int]] = {"prior": self.ranks(None, Scoring())}
         untuned = self.engine(None)
@@ -188,21 +217,12 @@ class Session:
             ranks["untuned"] = self.ranks(untuned, Scoring(name="masked"))
         finally:
             untuned.close()
-        people = [person.user_id for person, _ in self.cases(self.split.judge)]
+        people = [person.user_id for person, _ in self.judged]
         self.say(_line("prior alone", ranks["prior"], people))
         self.say(_line("untuned model", ranks["untuned"], people))
         lm = load_model(self.base)
         nats = {"untuned": mean_loss(choice_logits(lm, judge), judge, 1.0, 0.0)}
-        result = train(
-            lm,
-            self.split.learn,
-            self.writing,
-            options,
-            checkpoints,
-            held_out=judge,
-            mass_of=self.held_out_mass if options.beta else None,
-            max_minutes=max_minutes,
-        )
+        result = self.learn(lm, options, checkpoints, judge, max_minutes=max_minutes)
         gamma, beta, _ = fit_weights(choice_logits(result.model, fit), fit)
         judged = choice_logits(result.model, judge)
         for way, weights in {"prior": (0.0, 1.0), "tuned": (1.0, 0.0), "both": (gamma, beta)}.items():

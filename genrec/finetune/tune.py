@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from genrec.errors import ConfigError
 from genrec.finetune.methods import load_model
 from genrec.finetune.session import Session
-from genrec.finetune.train import Options, choice_logits, fit_weights, mean_loss, train
+from genrec.finetune.train import Options, choice_logits, fit_weights, mean_loss
 
 if TYPE_CHECKING:
     import optuna
@@ -100,7 +100,7 @@ def tune(
         load_if_exists=True,
     )
     options = replace(options, eval_every=options.eval_every or 10)
-    judge, fit = session.steps(session.split.judge, options), session.steps(session.split.fit, options)
+    judge, fit = session.steps(session.judged, options), session.steps(session.cases(session.split.fit), options)
     defaults: Mapping[str, Any] = vars(options)
 
     def attempt(trial: optuna.Trial) -> float:
@@ -112,17 +112,8 @@ def tune(
 
         checkpoints = folder / f"trial-{trial.number}"
         try:
-            result = train(
-                load_model(session.base),
-                session.split.learn,
-                session.writing,
-                tried,
-                checkpoints,
-                held_out=judge,
-                mass_of=session.held_out_mass if tried.beta else None,
-                max_minutes=minutes_each,
-                on_look=look,
-            )
+            model = load_model(session.base)
+            result = session.learn(model, tried, checkpoints, judge, max_minutes=minutes_each, on_look=look)
         finally:
             shutil.rmtree(checkpoints, ignore_errors=True)
         if trial.should_prune():

@@ -132,6 +132,10 @@ class Row:
     moment: np.ndarray
     """Index of each target's moment in the history. Shape ``(m,)``, int32."""
 
+    def last(self) -> Row:
+        """The same ids with the last target alone."""
+        return replace(self, position=self.position[-1:], target=self.target[-1:], moment=self.moment[-1:])
+
 
 def render_rows(
     template: Template,

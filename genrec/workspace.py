@@ -375,14 +375,14 @@ class Workspace:
         )
 
     def training(
-        self, *, held_out: float, n_cases: int, engine: str = "auto", say: Callable[[str], None] = print
+        self, *, held_out: float, n_cases: int, engine: str | None = None, say: Callable[[str], None] = print
     ) -> Session:
         """What `genrec train` works with.
 
         Args:
             held_out: Share of all moments, the last ones, to judge by.
             n_cases: Most people to judge by, and to fit weights to.
-            engine: What judges.
+            engine: What judges; when omitted the settings' where it can load an adapter, else `auto`.
             say: Is told how it goes.
 
         Raises:
@@ -396,7 +396,9 @@ class Workspace:
             raise ConfigError(
                 f"training needs a package that is missing: {error.name}", hint="pip install 'genrec[train]'"
             ) from error
-        settings, name = self.settings, self.engine_name(engine)
+        settings = self.settings
+        own = settings.engine if settings.engine in ("vllm", "transformers") else "auto"
+        name = self.engine_name(engine or own)
         base, catalog = model_folder(settings.model), self.catalog
         tokenizer = HfTokenizer(base)
         split = split_by_time(

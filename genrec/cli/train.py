@@ -42,7 +42,7 @@ class Setting(click.ParamType[tuple[str, str]]):
 @click.option("--show-options", is_flag=True, help="List what --set takes, and train nothing.")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
 @click.option("--cases", default=200, show_default=True, help="Most people to judge by, and to fit weights to.")
-@click.option("--engine", default="auto", metavar="NAME", help="What judges: auto, vllm or transformers.")
+@click.option("--engine", metavar="NAME", help="What judges: auto, vllm or transformers.")
 @click.option("--use/--keep", default=True, show_default=True, help="Use it from now on, if it beats the prior.")
 @json_option
 def command(
@@ -53,7 +53,7 @@ def command(
     held_out: float,
     cases: int,
     minutes: float,
-    engine: str,
+    engine: str | None,
     use: bool,
     as_json: bool,
     **chosen: Any,

@@ -23,6 +23,27 @@ workspace_option = click.option(
 )
 """Gives a command the parameter ``workspace: Path``."""
 
+
+class NameValue(click.ParamType[tuple[str, str]]):
+    """A name and a value with an equals sign between them.
+
+    Args:
+        example: How to write it.
+    """
+
+    name = "NAME=VALUE"
+
+    def __init__(self, example: str) -> None:
+        self.example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """What stands before and behind the first equals sign."""
+        name, is_there, wanted = str(value).partition("=")
+        if not is_there:
+            self.fail(f"{value!r} has no value; write it like {self.example}", param, ctx)
+        return name.strip(), wanted.strip()
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 """Gives a command the parameter ``as_json: bool``."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genrec.cli._common import json_option, plain, progress, table, workspace_option
+from genrec.cli._common import NameValue, json_option, plain, progress, table, workspace_option
 
 if TYPE_CHECKING:
     from genrec.catalog import Catalog
@@ -39,19 +39,6 @@ class Place(click.ParamType[tuple[float, float]]):
         return north, east
 
 
-class Attribute(click.ParamType[tuple[str, str]]):
-    """An attribute's name and value."""
-
-    name = "NAME=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """What stands before and behind the first equals sign."""
-        name, is_there, wanted = str(value).partition("=")
-        if not is_there:
-            self.fail(f"{value!r} has no value; write it like available=yes", param, ctx)
-        return name.strip(), wanted.strip()
-
-
 @click.command("recommend", no_args_is_help=True)
 @click.argument("users", metavar="[USER]...", nargs=-1)
 @click.option(
@@ -65,7 +52,12 @@ class Attribute(click.ParamType[tuple[str, str]]):
     "--exclude-seen/--include-seen", default=False, help="Leave out what the person already has. [default: include]"
 )
 @click.option("--category", "categories", multiple=True, help="Only items of this category; more than one: of any.")
-@click.option("--where", type=Attribute(), multiple=True, help="Only items with this attribute; more than one: all.")
+@click.option(
+    "--where",
+    type=NameValue("available=yes"),
+    multiple=True,
+    help="Only items with this attribute; more than one: all.",
+)
 @click.option("--near", type=Place(), help="Only items near this place, by their latitude and longitude.")
 @click.option("--within-km", type=float, metavar="KM", help="How near.")
 @click.option("--candidate", "candidates", multiple=True, help="Rank only this item, by id; may be given many times.")

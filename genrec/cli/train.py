@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genrec.cli._common import json_option, print_json, workspace_option
+from genrec.cli._common import NameValue, json_option, print_json, workspace_option
 from genrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from genrec.finetune.train import Options
 
 
-class Setting(click.ParamType[tuple[str, str]]):
-    """A training option's name and value."""
-
-    name = "NAME=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """What stands before and behind the first equals sign."""
-        name, is_there, wanted = str(value).partition("=")
-        if not is_there:
-            self.fail(f"{value!r} has no value; write it like weight_decay=0.1", param, ctx)
-        return name.strip().replace("-", "_"), wanted.strip()
+SETTING = NameValue("weight_decay=0.1")
 
 
 @click.command("train")
@@ -38,7 +28,7 @@ class Setting(click.ParamType[tuple[str, str]]):
 @click.option("--minutes", default=0.0, help="Stop training after so long, with a checkpoint to go on from.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="The highest.")
 @click.option("--seed", default=0, show_default=True, help="Decides order and first weights.")
-@click.option("--set", "more", type=Setting(), multiple=True, help="Any other option; --show-options lists them.")
+@click.option("--set", "more", type=SETTING, multiple=True, help="Any other option; --show-options lists them.")
 @click.option("--show-options", is_flag=True, help="List what --set takes, and train nothing.")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
 @click.option("--cases", default=200, show_default=True, help="Most people to judge by, and to fit weights to.")
@@ -123,7 +113,8 @@ def read_options(texts: dict[str, str]) -> Options:
 
     defaults = {f.name: f.default for f in fields(Options)}
     values: dict[str, Any] = {}
-    for name, text in texts.items():
+    for typed, text in texts.items():
+        name = typed.replace("-", "_")
         if name not in defaults:
             raise ConfigError(f"no training option {name!r}", hint="genrec train --show-options")
         default = defaults[name]

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from genrec.cli._common import json_option, print_json, table, workspace_option
-from genrec.cli.train import Setting, read_options
+from genrec.cli.train import SETTING, read_options
 from genrec.errors import ConfigError
 
 
@@ -18,8 +18,8 @@ from genrec.errors import ConfigError
 @workspace_option
 @click.option("--trials", default=10, show_default=True, help="How many, those of earlier runs included.")
 @click.option("--minutes-each", default=0.0, help="When a trial stops training by itself.")
-@click.option("--try", "tried", type=Setting(), multiple=True, help="learning_rate=1e-4..3e-3, rank=8|16|32; repeat.")
-@click.option("--set", "fixed", type=Setting(), multiple=True, help="What all trials have in common.")
+@click.option("--try", "tried", type=SETTING, multiple=True, help="learning_rate=1e-4..3e-3, rank=8|16|32; repeat.")
+@click.option("--set", "fixed", type=SETTING, multiple=True, help="What all trials have in common.")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
 @click.option("--cases", default=200, show_default=True, help="Most people to judge by, and to fit weights to.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the trials into a PNG.")
@@ -52,6 +52,7 @@ def command(
     from genrec.workspace import CACHE, open_workspace
 
     defaults = {f.name: f.default for f in fields(Options)}
+    tried = tuple((name.replace("-", "_"), text) for name, text in tried)
     if unknown := [name for name, _ in tried if name not in defaults]:
         raise ConfigError(f"no training option {unknown[0]!r}", hint="genrec train --show-options")
     space = [Choice.read(name, text, defaults[name]) for name, text in tried] or [

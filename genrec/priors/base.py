@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,19 @@ from genrec.events import Context
 
 if TYPE_CHECKING:
     from genrec.history import History
+
+
+def known_rows(catalog: Catalog, events: pa.RecordBatch) -> np.ndarray:
+    """Catalogue row of each event's item, -1 where the catalogue lacks it. Shape ``(n_events,)``, int32."""
+    names = events["item_id"].dictionary_encode()
+    known = np.array([catalog.row.get(name, -1) for name in names.dictionary.to_pylist()], np.int32)
+    rows: np.ndarray = known[names.indices.to_numpy()]
+    return rows
+
+
+def instant(at: datetime) -> np.datetime64:
+    """An instant as the events' are kept: microseconds, UTC."""
+    return np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 class Prior(ABC):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow as pa
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context
-from genrec.priors.base import Prior
+from genrec.priors.base import Prior, instant, known_rows
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -51,9 +51,7 @@ class Popularity(Prior):
         """Remember when each item was taken; see `Prior.fit`."""
         instants, rows = [np.empty(0, "datetime64[us]")], [np.empty(0, np.int32)]
         for batch in events:
-            names = batch["item_id"].dictionary_encode()
-            known = np.array([catalog.row.get(name, -1) for name in names.dictionary.to_pylist()], np.int32)
-            row = known[names.indices.to_numpy()]
+            row = known_rows(catalog, batch)
             rows.append(row[row >= 0])
             instants.append(batch["at"].cast(pa.timestamp("us")).to_numpy()[row >= 0])
         at = np.concatenate(instants)
@@ -75,7 +73,7 @@ class Popularity(Prior):
 
     def _counted_before(self, at: datetime) -> _Counted:
         """How often each item was taken strictly before `at`; goes on from the last count where that is less work."""
-        n = int(np.searchsorted(self._at, np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us"), side="left"))
+        n = int(np.searchsorted(self._at, instant(at), side="left"))
         last, n_items = self._counted, len(self._catalog)
         if (last.n_events, len(last.counts)) == (n, n_items):
             return last

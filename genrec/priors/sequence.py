@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ import pyarrow as pa
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context
-from genrec.priors.base import Prior
+from genrec.priors.base import Prior, instant, known_rows
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -76,9 +75,7 @@ class Sequence(Prior):
         users: dict[str, int] = {}
         columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for batch in events:
-            names = batch["item_id"].dictionary_encode()
-            known = np.array([catalog.row.get(name, -1) for name in names.dictionary.to_pylist()], np.int32)
-            row = known[names.indices.to_numpy()]
+            row = known_rows(catalog, batch)
             people = batch["user_id"].dictionary_encode()
             number = np.array([users.setdefault(name, len(users)) for name in people.dictionary.to_pylist()], np.int64)
             at = batch["at"].cast(pa.timestamp("us")).to_numpy()
@@ -92,14 +89,17 @@ class Sequence(Prior):
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
-        rows = [self._catalog.row.get(item, -1) for moment in history.moments for item in moment.item_ids]
-        instant = np.datetime64(history.at.astimezone(UTC).replace(tzinfo=None), "us")
-        return self._log_mass(self._features([r for r in rows if r >= 0], before=instant))
+        return self._log_mass(self._features(self._rows_of(history), before=instant(history.at)))
 
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item from everybody else's events; see `Prior.log_mass_held_out`."""
-        rows = [self._catalog.row.get(item, -1) for moment in history.moments for item in moment.item_ids]
-        return self._log_mass(self._features([r for r in rows if r >= 0], without=self._users.get(history.user_id, -1)))
+        without = self._users.get(history.user_id, -1)
+        return self._log_mass(self._features(self._rows_of(history), without=without))
+
+    def _rows_of(self, history: History) -> list[int]:
+        """Catalogue rows of a history, oldest first; what the catalogue lacks is passed over."""
+        row = self._catalog.row
+        return [row[item] for moment in history.moments for item in moment.item_ids if item in row]
 
     def _learn(
         self, catalog: Catalog, user: np.ndarray, at: np.ndarray, row: np.ndarray, users: dict[str, int]

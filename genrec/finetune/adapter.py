@@ -15,8 +15,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,7 +24,7 @@ import numpy as np
 
 from genrec.catalog import TEXT_RULE, Catalog
 from genrec.errors import ModelError
-from genrec.finetune.merging import fill, write_adapter
+from genrec.finetune.merging import fill, whole_folder, write_adapter
 from genrec.prompt import Template
 
 CARD = "card.json"
@@ -164,9 +162,7 @@ def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log
         catalog: The items that were there.
         log: What training logged, in order.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as new:
         if hasattr(model, "peft_config"):
             write_adapter(model, new)
         else:
@@ -179,9 +175,3 @@ def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log
             writer.writerows(log)
         np.save(new / TEXTS, np.sort(_hashes(catalog)))
         card.write(new)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(new, folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise

@@ -54,11 +54,18 @@ def fill(model: Any, base: Path, folder: Path) -> None:
 
 
 def write_whole(model: Any, base: Path, out: Path) -> None:
-    """As `fill`, into a new folder: nothing is there until it is whole."""
+    """As `fill`, into a folder of its own."""
+    with whole_folder(out) as new:
+        fill(model, base, new)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a new folder that takes the place of `out` when the block ends, and is removed should it fail."""
     out.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        fill(model, base, new)
+        yield new
         if out.exists():
             shutil.rmtree(out)
         os.replace(new, out)

@@ -74,7 +74,6 @@ class TransformersEngine(Engine):
     ) -> None:
         try:
             import torch
-            from transformers import AutoModelForCausalLM
             from transformers.utils import logging
         except ImportError as error:
             raise ModelError(
@@ -86,17 +85,7 @@ class TransformersEngine(Engine):
         self.model, self.usage = model, Usage()
         self.tokenizer = HfTokenizer(folder)
         self.torch: Any = torch
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.lm = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True
-            )
-        except Exception as error:  # damaged weights raise errors of the libraries that read them
-            raise ModelError(
-                f"{folder} holds no causal language model that transformers can load: {error}",
-                hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
-            ) from error
+        self.lm: Any = causal_model(folder, dtype=dtype)
         if adapter is not None:
             try:
                 from peft import PeftModel
@@ -107,7 +96,7 @@ class TransformersEngine(Engine):
                     f"{adapter} holds no adapter that PEFT can put into {model}: {error}",
                     hint="pip install 'genrec[train]'; see: genrec adapters list",
                 ) from error
-        self.lm.to(device).eval()
+        self.lm.to(best_device() if device == "auto" else device).eval()
         config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
         window = getattr(config, "sliding_window", None)
@@ -336,3 +325,35 @@ def _ancestry(parent: np.ndarray, inner: np.ndarray) -> tuple[np.ndarray, np.nda
             sees[i] |= sees[index[above]]
     depth: np.ndarray = sees.sum(axis=1)
     return sees, depth
+
+
+def causal_model(folder: Path, *, dtype: str = "auto", **options: Any) -> Any:
+    """Load a causal language model.
+
+    Args:
+        folder: A local model folder.
+        dtype: ``auto`` (as saved), ``float32`` or ``bfloat16``.
+        options: What else transformers is to be told.
+
+    Raises:
+        ModelError: If the folder holds none.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True, **options
+        )
+    except Exception as error:  # damaged weights raise errors of the libraries that read them
+        raise ModelError(
+            f"{folder} holds no causal language model that transformers can load: {error}",
+            hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
+        ) from error
+
+
+def best_device() -> str:
+    """A GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

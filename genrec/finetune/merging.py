@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from genrec.engines.transformers import causal_model
+
 
 def merge(base: Path, adapter: Path, out: Path) -> None:
     """Write a model folder in which an adapter is part of the weights, for engines that cannot load it beside them.
@@ -21,11 +23,9 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
         out: Where to put the whole; nothing is there until it is whole.
     """
     import peft
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", local_files_only=True)
     with empty_ranks():
-        adapted = peft.PeftModel.from_pretrained(model, str(adapter))
+        adapted = peft.PeftModel.from_pretrained(causal_model(base), str(adapter))
     write_whole(adapted.merge_and_unload(), base, out)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
-from genrec.errors import ConfigError, ModelError
+from genrec.engines.transformers import best_device, causal_model
+from genrec.errors import ConfigError
 from genrec.finetune.attention import NAME, packed_attention, rows_of
 from genrec.finetune.packing import Packed
 
@@ -27,21 +28,8 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Pr
     Raises:
         ModelError: If the folder holds none.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            local_files_only=True,
-            attn_implementation=NAME,
-        )
-    except Exception as error:  # damaged weights raise errors of the libraries that read them
-        raise ModelError(
-            f"{folder} holds no causal language model that transformers can load: {error}",
-            hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
-        ) from error
-    return model.to(device)
+    model: PreTrainedModel = causal_model(folder, dtype=dtype, attn_implementation=NAME)
+    return model.to(best_device() if device == "auto" else device)
 
 
 def adapt(

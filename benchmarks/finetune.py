@@ -35,7 +35,7 @@ from genrec.catalog import Catalog
 from genrec.cli._common import peak_memory_mib
 from genrec.context import Words
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import search
+from genrec.decoding.search import place
 from genrec.evaluation.metrics import difference, summary
 from genrec.events import Context, Item
 from genrec.finetune.packing import Writing
@@ -254,6 +254,7 @@ def options(command: Any) -> Any:
 @click.option("--gamma", default=1.0, show_default=True, help="Weight of the model in the loss.")
 @click.option("--beta", default=0.0, show_default=True, help="Weight of the prior in the loss.")
 @click.option("--max-steps", default=0, show_default=True)
+@click.option("--step-tokens", default=1024, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
     """Train a LoRA."""
@@ -412,24 +413,24 @@ def test_(
                     render(
                         writing.template, case, Context(), writing.encoded, writing.tokenizer, words=writing.words
                     ).token_ids,
-                    search(
+                    place(
                         writing.encoded.trie,
-                        k=10,
+                        int(t),
+                        within=10,
                         scoring=scoring,
                         log_mass=mass,  # `masked` guesses with it which branches it will need
                         live=live,
                     ),
                 )
-                for case, mass, live in zip(before, log_masses, lives, strict=True)
+                for case, t, mass, live in zip(before, target, log_masses, lives, strict=True)
             ]
-            ranks = []
-            for start in range(0, len(jobs), 128):
-                rankings = engine.run(jobs[start : start + 128])
-                for ranking, t in zip(rankings, target[start : start + 128], strict=True):
-                    place = np.flatnonzero(ranking.rows == t)
-                    ranks.append(int(place[0]) if len(place) else 99)
-                if start % 512 == 0:
-                    click.echo(f"{way}: {len(ranks)} of {len(jobs)}, {time.perf_counter() - started_s:.0f} s")
+            kept = work / dataset / name / f"{split}-{len(jobs)}-{way}.json"  # so that a stopped run goes on
+            ranks = json.loads(kept.read_text()) if kept.is_file() else []
+            for start in range(len(ranks), len(jobs), 128):
+                ranks += engine.run(jobs[start : start + 128])
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(ranks))
+                click.echo(f"{way}: {len(ranks)} of {len(jobs)}, {time.perf_counter() - started_s:.0f} s")
         found = np.array(ranks)
         return {
             **summary(found, people),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -283,21 +284,111 @@ def search(
             return _ranking(walk, n_rounds, len(known), k)
         if weights.can_guess and margin > 1:
             walk = _walk(weights, known, math.ceil(margin * k), width, limits)
-        builder = _TreeBuilder(trie)
-        asked: list[tuple[int, list[int], int, np.ndarray, slice]] = []
-        for node in walk.asked:
-            end, chain, children = node, [], weights.considered(node)
-            # Raw log-probabilities charge for forced tokens too: follow them to the next real choice in the same round.
-            while not scoring.normalised and (child := trie.only_child(end)) >= 0:
-                chain.append(builder.want(child))
-                end, children = child, weights.considered(child)
-            asked.append((node, chain, end, children, builder.want_children(end, children)))
-        logprob = _numbers(builder, (yield builder.tree()))
+        yield from _open(weights, walk.asked, known)
         n_rounds += 1
         width = min(2 * width, MAX_WIDTH)
-        for node, chain, end, children, where in asked:
-            steps = weights.of(children, logprob[where]) if len(children) else np.empty(0)
-            known[node] = weights.opened(end, children, steps, float(logprob[chain].sum()))
+
+
+def place(
+    trie: AnyTrie,
+    row: int,
+    *,
+    within: int,
+    scoring: Scoring,
+    live: np.ndarray | None = None,
+    log_mass: np.ndarray | None = None,
+    width: int = 8,
+) -> Search[int]:
+    """Find the place of a given item, exactly up to a number: what judging a model by its targets takes.
+
+    Much cheaper than the list. The item's own weight is known after the first round, so no branch below it is opened;
+    and once `within` items are found above it, it does not matter which others are.
+
+    Args:
+        trie: Over the items' token sequences.
+        row: The item, a row of the catalogue.
+        within: How far down places are told apart.
+        scoring: What a step is worth.
+        live: As for `search`.
+        log_mass: As for `search`.
+        width: As for `search`.
+
+    Returns:
+        A generator that yields token trees, is sent log-probabilities and returns at how many items' place in the list
+        that `search` gives this one stands, from 0; `within` where it is not above that, or cannot be recommended.
+    """
+    weights = _Weights(trie, scoring, live, log_mass)
+    if (live is not None and not live[row]) or (
+        scoring.name == "fused" and log_mass is not None and log_mass[row] == -np.inf
+    ):
+        return within
+    known: dict[int, _Opened] = {}
+    path = [0, *trie.path(row)]
+    own = _branches(weights, path)
+    first = _walk(weights, known, within, width, NO_LIMITS).asked if weights.can_guess else []
+    yield from _open(weights, list(dict.fromkeys([*own, *first])), known)
+    if (weight := _weight(weights, own, path, known)) == -np.inf:
+        return within
+    floor = weight, -row
+    while True:
+        sure = _walk(weights, known, within, width, NO_LIMITS, floor=floor, guess=False)
+        if len(sure.found) == within or not sure.asked:
+            return len(sure.found)
+        if weights.can_guess:
+            asked = _walk(weights, known, within, width, NO_LIMITS, floor=floor).asked
+        else:
+            asked = sure.asked[:width]
+        yield from _open(weights, asked, known)
+        width = min(2 * width, MAX_WIDTH)
+
+
+def _branches(weights: _Weights, path: list[int]) -> list[int]:
+    """Nodes of a path at which there is something to ask."""
+    found, i = [], 0
+    while i < len(path) and not weights.is_complete(node := weights.skip_certain(path[i])):
+        found.append(node)
+        i = path.index([node, *_forced(weights, node)][-1]) + 1
+    return found
+
+
+def _forced(weights: _Weights, node: int) -> list[int]:
+    """Nodes that have to follow one, where they are not certain: raw log-probabilities charge for them too."""
+    chain: list[int] = []
+    while not weights.scoring.normalised and (child := weights.trie.only_child(node)) >= 0:
+        chain.append(child)
+        node = child
+    return chain
+
+
+def _weight(weights: _Weights, branches: list[int], path: list[int], known: dict[int, _Opened]) -> float:
+    """Weight of the item at the end of a path whose branches are known, nats; added up as a walk does."""
+    total = 0.0
+    for node in branches:
+        opened = known[node]
+        total += opened.forced
+        if opened.end != path[-1]:
+            child = path[path.index(opened.end) + 1]
+            if child not in opened.children:
+                return -math.inf
+            total += opened.steps[opened.children.index(child)]
+    return total
+
+
+def _open(weights: _Weights, nodes: list[int], known: dict[int, _Opened]) -> Search[None]:
+    """Ask about some branches, all in one round."""
+    if not nodes:
+        return
+    builder = _TreeBuilder(weights.trie)
+    asked: list[tuple[int, list[int], int, np.ndarray, slice]] = []
+    for node in nodes:
+        forced = _forced(weights, node)  # to the next real choice in the same round
+        chain, end = [builder.want(child) for child in forced], forced[-1] if forced else node
+        children = weights.considered(end)
+        asked.append((node, chain, end, children, builder.want_children(end, children)))
+    logprob = _numbers(builder, (yield builder.tree()))
+    for node, chain, end, children, where in asked:
+        steps = weights.of(children, logprob[where]) if len(children) else np.empty(0)
+        known[node] = weights.opened(end, children, steps, float(logprob[chain].sum()))
 
 
 def _numbers(builder: _TreeBuilder, logprob: np.ndarray) -> np.ndarray:
@@ -319,10 +410,21 @@ class _Walk:
         self.left_out = -np.inf  # weight of the best branch that limits forbade to open
 
 
-def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limits: Limits) -> _Walk:
+def _walk(
+    weights: _Weights,
+    known: dict[int, _Opened],
+    k: int,
+    width: int,
+    limits: Limits,
+    *,
+    floor: tuple[float, int] | None = None,
+    guess: bool = True,
+) -> _Walk:
     """Walk the trie best first over what is known; where nothing is, ask, and go on with a guess if there is one.
 
     Until the first branch is asked about, all is as in the real distribution: a walk that asks nothing is the answer.
+    With a `floor`, any k items above it (weight, minus row) will do. Without `guess`, all that is found is real, and
+    all that might hold more is asked about.
     """
     walk, trie = _Walk(), weights.trie
     found = walk.found
@@ -344,13 +446,18 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
         if weight == -np.inf:
             return
         entry = (weight, -trie.row_of(node))
+        if floor is not None and entry <= floor:
+            return
         if len(found) < k:
             heapq.heappush(found, entry)
         else:
             heapq.heappushpop(found, entry)
 
     push(_Opened(0.0, [0], [0.0], -1), 0, 0.0, 0)
-    while heap and (len(found) < k or -heap[0][0] >= found[0][0]):
+    least = -math.inf if floor is None else floor[0]
+    guess = guess and weights.can_guess
+    most = width if floor is None else sys.maxsize
+    while heap and (-heap[0][0] >= least if len(found) < k else floor is None and -heap[0][0] >= found[0][0]):
         _, _, branch, i, above, depth = heapq.heappop(heap)
         weight, node = above + branch.steps[i], weights.skip_certain(branch.children[i])
         if node not in doubtful:
@@ -374,9 +481,9 @@ def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limi
                 walk.left_out = max(walk.left_out, weight)
                 continue
             walk.asked.append(node)
-            if len(walk.asked) >= (MAX_GUESSED if weights.can_guess else width):
+            if len(walk.asked) >= (MAX_GUESSED if guess else most):
                 break
-            if not weights.can_guess:
+            if not guess:
                 continue
             opened = weights.guess(node)
         if trie.is_leaf(opened.end):

@@ -16,6 +16,9 @@ import torch
 
 NAME = "genrec_packed"
 
+_SMALL = 2**16
+"""Most products of one row and head that are written out on a CPU: there, fused attention is no faster before."""
+
 _lengths: ContextVar[tuple[int, ...]] = ContextVar("lengths")
 
 
@@ -68,6 +71,10 @@ def packed_attention(
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_common: int) -> torch.Tensor:
         n = q.shape[-2]
         mask = torch.ones(n, n_common + n, dtype=torch.bool, device=q.device).tril(n_common)
+        if q.device.type == "cpu" and mask.numel() <= _SMALL:
+            products = (q @ k.transpose(-1, -2)) * (scaling or q.shape[-1] ** -0.5)
+            weights = products.masked_fill(~mask, torch.finfo(q.dtype).min).softmax(-1)
+            return torch.nn.functional.dropout(weights, dropout) @ v
         is_causal = n_common == 0
         return torch.nn.functional.scaled_dot_product_attention(
             q, k, v, None if is_causal else mask, dropout, is_causal=is_causal, scale=scaling
@@ -89,8 +96,10 @@ def packed_attention(
         begin = torch.tensor([starts[i] for i in bucket], device=out.device)
         n_each = torch.tensor([lengths[1 + i] for i in bucket], device=out.device)
         index = begin[:, None] + torch.minimum(place, n_each[:, None] - 1)  # (rows, longest); the end is repeated
-        q = query[:, index].transpose(0, 1)  # (rows, n_heads, longest, n_per_head)
-        k, v = (side[:, index].transpose(0, 1) for side in (key, value))
+        q, k, v = (  # (rows, n_heads, longest, n_per_head)
+            side.index_select(1, index.flatten()).unflatten(1, index.shape).transpose(0, 1)
+            for side in (query, key, value)
+        )
         if n_shared:
             k, v = (
                 torch.cat([side[None, :, common].expand(len(bucket), -1, -1, -1), own], 2)

@@ -78,11 +78,11 @@ def adapt(
             {name.rsplit(".")[-1] for name, module in inner if isinstance(module, torch.nn.Linear)}
         )
     if method == "lora":
-        return peft.get_peft_model(model, peft.LoraConfig(r=rank, **low_rank))
+        return _computed_in_half(peft.get_peft_model(model, peft.LoraConfig(r=rank, **low_rank)))
     if method == "adalora":
         schedule = {"tinit": n_steps // 10, "tfinal": n_steps // 2, "total_step": n_steps}
         config = peft.AdaLoraConfig(init_r=rank, target_r=max(1, rank // 2), **schedule, **low_rank)
-        return peft.get_peft_model(model, config)
+        return _computed_in_half(peft.get_peft_model(model, config))
     if method == "full":
         layers = model.base_model.layers
         for parameter in model.parameters():
@@ -91,6 +91,14 @@ def adapt(
             layer.requires_grad_(True)
         return model.float()
     raise ConfigError(f"no training method {method!r}", hint=f"Choose {', '.join(METHODS)}.")
+
+
+def _computed_in_half(model: Any) -> Any:
+    """Leave it to autocast to choose a type: PEFT would compute its updates, and keep their inputs, in float32."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
+    return model
 
 
 def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tensor:
@@ -110,10 +118,11 @@ def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tens
         caught.append(inputs[0])
         return (inputs[0][:, :0],)  # nothing of the vocabulary is computed
 
-    device = next(model.parameters()).device
+    device, dtype = next(model.parameters()).device, output_embeddings(model).weight.dtype
+    in_half = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     hook = output_embeddings(model).register_forward_pre_hook(catch)
     try:
-        with rows_of(packed.lengths):
+        with rows_of(packed.lengths), in_half:
             model(
                 input_ids=torch.from_numpy(packed.token_ids)[None].to(device),
                 position_ids=torch.from_numpy(packed.position_ids)[None].to(device),

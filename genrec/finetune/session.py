@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import search
+from genrec.decoding.search import place
 from genrec.engines.base import Engine
 from genrec.errors import TrainingError
 from genrec.evaluation.metrics import difference, summary
@@ -150,7 +150,7 @@ class Session:
 
     def ranks(self, engine: Engine | None, scoring: Scoring) -> list[int]:
         """Places of the judging cases' targets on exact lists; without an engine, on the prior's."""
-        encoded, found = self.writing.encoded, []
+        encoded = self.writing.encoded
         cases, log_masses = self.judged, self._judged_log_masses
         if engine is None:
             return [int((m > m[row.target[0]]).sum()) for (_, row), m in zip(cases, log_masses, strict=True)]
@@ -167,12 +167,9 @@ class Session:
                 max_tokens=self.writing.max_tokens,
                 align=self.writing.align,
             )
-            mass = log_mass if scoring.name == "fused" else None
-            jobs.append((prompt.token_ids, search(encoded.trie, k=N_LIST, scoring=scoring, log_mass=mass)))
-        for ranking, (_, row) in zip(engine.run(jobs), cases, strict=True):
-            place = np.flatnonzero(ranking.rows == row.target[0])
-            found.append(int(place[0]) if len(place) else N_LIST)
-        return found
+            where = place(encoded.trie, int(row.target[0]), within=N_LIST, scoring=scoring, log_mass=log_mass)
+            jobs.append((prompt.token_ids, where))
+        return engine.run(jobs)
 
     def learn(
         self,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.decoding.scoring import FLOOR, Scoring
-from genrec.decoding.search import Limits, Ranking, score, search
+from genrec.decoding.search import Limits, Ranking, place, score, search
 from genrec.engines.base import Search, T, TokenTree
 from genrec.errors import ConfigError, EngineError
 from genrec.trie import Trie, build
@@ -134,6 +134,11 @@ def test_search_and_score_equal_brute_force(
     assert set(ranking.rows.tolist()) <= set(np.flatnonzero(live).tolist())
     np.testing.assert_allclose(truth[ranking.rows], ranking.logprobs, atol=1e-9)
     assert len(set(ranking.rows.tolist())) == len(order)
+
+    options["log_mass"] = log_mass if scoring.normalised else None  # `masked` guesses with it
+    for row in range(n):
+        found = ranking.rows.tolist().index(row) if row in ranking.rows else k
+        assert model.run(place(trie, row, within=k, width=width, **options)) == found
 
     rows = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=8))
     np.testing.assert_allclose(model.run(score(trie, rows, **options)), truth[rows], atol=1e-9)
@@ -302,6 +307,25 @@ def test_a_guess_that_is_right_needs_one_round() -> None:
     ranking = model.run(search(trie_of(sequences), k=5, scoring=Scoring(name="fused"), log_mass=log_mass))
     assert model.n_rounds == ranking.n_rounds == 1
     assert ranking.rows.tolist() == np.argsort(-log_mass)[:5].tolist()
+
+
+def test_placing_an_item_opens_less_than_a_list() -> None:
+    class Counting(DiceModel):
+        n_asked = 0
+
+        def evaluate(self, tree: TokenTree) -> np.ndarray:
+            self.n_asked += int(tree.wanted.sum())
+            return super().evaluate(tree)
+
+    rng = np.random.default_rng(1)
+    sequences = sorted({(*rng.integers(1, N_VOCAB, 5).tolist(), END) for _ in range(2000)})
+    options = {"scoring": Scoring(name="masked"), "log_mass": np.full(len(sequences), -np.log(len(sequences)))}
+    listing, trie = Counting(0), trie_of(sequences)
+    listing.run(search(trie, k=10, **options))
+    for row in range(0, len(sequences), 100):
+        placing = Counting(0)
+        placing.run(place(trie, row, within=10, **options))
+        assert placing.n_asked < listing.n_asked
 
 
 def test_a_branch_whose_items_are_all_out_of_reach_stays_closed() -> None:

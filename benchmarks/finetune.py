@@ -425,12 +425,13 @@ def test_(
                 for case, t, mass, live in zip(before, target, log_masses, lives, strict=True)
             ]
             kept = work / dataset / name / f"{split}-{len(jobs)}-{way}.json"  # so that a stopped run goes on
-            ranks = json.loads(kept.read_text()) if kept.is_file() else []
+            ranks, before_s = json.loads(kept.read_text()) if kept.is_file() else ([], 0.0)
             for start in range(len(ranks), len(jobs), 128):
                 ranks += engine.run(jobs[start : start + 128])
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps(ranks))
+                kept.write_text(json.dumps([ranks, before_s + time.perf_counter() - started_s]))
                 click.echo(f"{way}: {len(ranks)} of {len(jobs)}, {time.perf_counter() - started_s:.0f} s")
+            started_s -= before_s
         found = np.array(ranks)
         return {
             **summary(found, people),

@@ -102,7 +102,7 @@ def report(stage: str, dataset: str, rows: Sequence[Row], started_s: float) -> R
         "dataset": dataset,
         "stage": stage,
         "rows": list(rows),
-        "command": " ".join(["genrec", *sys.argv[1:]]),
+        "command": _command(),
         "commit": _commit(),
         "machine": _machine(),
         "versions": _versions(),
@@ -115,6 +115,13 @@ def seconds(work: Callable[[], object]) -> float:
     started_s = time.perf_counter()
     work()
     return time.perf_counter() - started_s
+
+
+def _command() -> str:
+    """What was typed, without the places of this machine."""
+    program = Path(sys.argv[0])
+    typed = [f"python benchmarks/{program.name}" if program.suffix == ".py" else "genrec"]
+    return " ".join([*typed, *("DIR" if Path(argument).is_absolute() else argument for argument in sys.argv[1:])])
 
 
 def _commit() -> str | None:

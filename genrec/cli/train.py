@@ -21,6 +21,7 @@ SETTING = NameValue("weight_decay=0.1")
 
 @click.command("train")
 @workspace_option
+@click.option("--since", metavar="NAME", help="Let this adapter learn on, from what happened since it was trained.")
 @click.option("--name", default="latest", show_default=True, help="What to call the adapter.")
 @click.option("--method", type=click.Choice(["lora", "adalora", "full"]), default="lora", show_default=True)
 @click.option("--rank", default=32, show_default=True, help="Rank of a LoRA's updates.")
@@ -33,7 +34,7 @@ SETTING = NameValue("weight_decay=0.1")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
 @click.option("--cases", default=200, show_default=True, help="Most people to judge by, and to fit weights to.")
 @click.option("--engine", metavar="NAME", help="What judges: auto, vllm or transformers.")
-@click.option("--use/--keep", default=True, show_default=True, help="Use it from now on, if it beats the prior.")
+@click.option("--use/--keep", default=True, show_default=True, help="Use it from now on, if it is better.")
 @json_option
 def command(
     workspace: Path,
@@ -45,13 +46,15 @@ def command(
     minutes: float,
     engine: str | None,
     use: bool,
+    since: str | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
     """Train an adapter on what people did, and say what it is worth.
 
     What happened last is held out and judges: the untuned model, the prior alone, the tuned model, and both together.
-    Ctrl-C saves a checkpoint; the same command goes on from it.
+    Ctrl-C saves a checkpoint; the same command goes on from it. With --since, what is put to use must beat the adapter
+    that it learned on from, too.
     """
     if show_options:
         for name_, kind, default, help_ in _options():
@@ -69,15 +72,23 @@ def command(
         session = opened.training(held_out=held_out, n_cases=cases, engine=engine, say=say)
         learn = session.split.learn
         say(f"{len(learn)} people before {session.split.cut:%Y-%m-%d %H:%M}; {opened.settings.model}, {options.method}")
-        card, result = session.run(name, opened.adapters / name, options, max_minutes=minutes or math.inf)
+        card, result = session.run(
+            name,
+            opened.adapters / name,
+            options,
+            since=opened.adapters / since if since else None,
+            max_minutes=minutes or math.inf,
+        )
         if result.interrupted:
             say(f"Stopped after step {result.n_steps} of {result.n_planned}; the same command goes on from there.")
-        better = card.metrics["both - prior"]["NDCG@10"]["difference"] > 0
-        if use and better:
+        rivals = {"prior": "the prior alone"} | ({"before": since} if since else {})
+        gain = {way: card.metrics[f"both - {way}"]["NDCG@10"]["difference"] for way in rivals}
+        rival = min(gain, key=gain.__getitem__)
+        if use and gain[rival] > 0:
             opened.use_adapter(name)
             say(f"In use from now on: {name}. genrec adapters use none goes back.")
         elif use:
-            say(f"Not put to use: on these people it is no better than the prior alone. genrec adapters use {name}")
+            say(f"Not put to use: on these people it is no better than {rivals[rival]}. genrec adapters use {name}")
         if as_json:
             print_json({"adapter": str(opened.adapters / name), "metrics": card.metrics, "data": card.data})
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from genrec.engines.transformers import best_device, causal_model
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, ModelError
 from genrec.finetune.attention import NAME, packed_attention, rows_of
 from genrec.finetune.packing import Packed
 
@@ -30,6 +30,31 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Pr
     """
     model: PreTrainedModel = causal_model(folder, dtype=dtype, attn_implementation=NAME)
     return model.to(best_device() if device == "auto" else device)
+
+
+def load_adapted(base: Path, adapter: Path, method: str) -> Any:
+    """Load a model with an adapter that is to learn on.
+
+    Args:
+        base: The base model's folder.
+        adapter: The adapter's.
+        method: How it was trained.
+
+    Raises:
+        ConfigError: If what was trained that way cannot learn on.
+        ModelError: If there is no such model or adapter.
+    """
+    import peft
+
+    if method == "full":
+        return load_model(adapter)
+    if method != "lora":
+        raise ConfigError(f"an adapter made by {method!r} cannot learn on", hint="A LoRA can, and a whole model.")
+    try:
+        adapted = peft.PeftModel.from_pretrained(load_model(base), str(adapter), is_trainable=True)
+    except Exception as error:  # damaged files raise errors of the libraries that read them
+        raise ModelError(f"{adapter} holds no adapter that PEFT can load: {error}") from error
+    return _computed_in_half(adapted)
 
 
 def adapt(

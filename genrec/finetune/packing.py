@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genrec.catalog import EncodedCatalog
+from genrec.catalog import SEPARATOR, EncodedCatalog
 from genrec.context import Words
 from genrec.history import History
 from genrec.prompt import ALIGN, Row, Template, render_rows
+from genrec.text import clean
 from genrec.tokenizer import Tokenizer
 from genrec.trie import AnyTrie
 
@@ -58,6 +59,17 @@ class Writing:
             align=self.align,
             filler=rng is not None and rng.random() < FILLER_SHARE,
         )
+
+    def texts(self) -> Iterator[np.ndarray]:
+        """What the catalogue says of each item, as token ids: category and attributes, then its text."""
+        n_at_once = 1000
+        for start in range(0, len(self.encoded.catalog), n_at_once):
+            items = self.encoded.catalog.items[start : start + n_at_once]
+            said = [({"category": i.category} if i.category else {}) | dict(i.attributes) for i in items]
+            lines = [", ".join(f"{key}: {value}" for key, value in one.items()) for one in said]
+            heads = [f"{clean(line, max_chars=200)}{SEPARATOR}" for line in lines]
+            for row, ids in enumerate(self.tokenizer.encode(heads), start):
+                yield np.array([*ids, *self.encoded.ids(row)], np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from genrec.engines.base import Engine
 from genrec.errors import TrainingError
 from genrec.evaluation.metrics import difference, summary
 from genrec.finetune.adapter import Card, fingerprint, save
-from genrec.finetune.methods import load_model
+from genrec.finetune.methods import load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import Batch, OnLook, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
 from genrec.history import History, read_history
@@ -32,6 +32,8 @@ from genrec.priors.base import Prior
 from genrec.prompt import Row, render
 from genrec.store import Store
 
+REPLAY = 0.5
+"""People without news whom an adapter that learns on sees again, for each of those with news."""
 N_LIST = 20
 """How far down a list is looked when it is judged."""
 _AT_ONCE = 40  # cases of one step when they are judged
@@ -178,13 +180,14 @@ class Session:
         checkpoints: Path,
         judge: Sequence[Batch],
         *,
+        people: Sequence[History] | None = None,
         max_minutes: float = math.inf,
         on_look: OnLook | None = None,
     ) -> Result:
-        """Train a model on the people of the split; see `genrec.finetune.train.train`."""
+        """Train a model on the people of the split, or some of them; see `genrec.finetune.train.train`."""
         return train(
             model,
-            self.split.learn,
+            self.split.learn if people is None else people,
             self.writing,
             options,
             checkpoints,
@@ -194,32 +197,74 @@ class Session:
             on_look=on_look,
         )
 
-    def run(self, name: str, folder: Path, options: Options, *, max_minutes: float = math.inf) -> tuple[Card, Result]:
+    def news(self, since: Card) -> list[History]:
+        """Who did something since an adapter was trained, and some of the others, lest they be forgotten.
+
+        Raises:
+            TrainingError: If nobody did.
+        """
+        cut = datetime.fromisoformat(since.data["before"])
+        new = [person for person in self.split.learn if person.moments[-1].at >= cut]
+        if not new:
+            raise TrainingError(
+                f"the adapter {since.name!r} has learned from all that happened before {cut:%Y-%m-%d %H:%M}, and "
+                "nothing that can be learned from has happened since",
+                hint="Bring new events in with genrec import; the last part of them is held out to judge.",
+            )
+        others = [person for person in self.split.learn if person.moments[-1].at < cut]
+        return new + others[: math.ceil(REPLAY * len(new))]  # they stand in an order that chance made
+
+    def run(
+        self,
+        name: str,
+        folder: Path,
+        options: Options,
+        *,
+        since: Path | None = None,
+        max_minutes: float = math.inf,
+    ) -> tuple[Card, Result]:
         """Train and release; a run that was stopped goes on from its last checkpoint.
 
         Args:
             name: What the adapter is called.
             folder: Where it is written; its checkpoints are kept beside it until then.
             options: How to train.
+            since: Folder of an adapter that learns on, from what is new and a replay of what is not.
             max_minutes: When to stop training by itself.
+
+        Returns:
+            The card, whose metrics compare with the prior and with the adapter before; what training did.
 
         Raises:
             TrainingError: If training fails.
+            ModelError: If the adapter that is to learn on was made for something else.
         """
+        before, people = None, None
+        if since is not None:
+            before = Card.read(since)
+            before.check(base=self.base, template=self.writing.template)
+            options = replace(options, method=before.method, rank=before.rank)  # type: ignore[arg-type]
+            people = self.news(before)
         judge, fit = self.steps(self.judged, options), self.steps(self.cases(self.split.fit), options)
         checkpoints = folder.parent / f".{name}.checkpoints"
+        users = [person.user_id for person, _ in self.judged]
         ranks: dict[str, list[int]] = {"prior": self.ranks(None, Scoring())}
-        untuned = self.engine(None)
+        self.say(_line("prior alone", ranks["prior"], users))
+        untuned = self.engine(since)
         try:
             ranks["untuned"] = self.ranks(untuned, Scoring(name="masked"))
+            self.say(_line("untuned model" if before is None else f"{before.name} alone", ranks["untuned"], users))
+            if before is not None:
+                ranks["before"] = self.ranks(untuned, _fused(before))
+                self.say(_line(f"{before.name} with prior", ranks["before"], users))
         finally:
             untuned.close()
-        people = [person.user_id for person, _ in self.judged]
-        self.say(_line("prior alone", ranks["prior"], people))
-        self.say(_line("untuned model", ranks["untuned"], people))
-        lm = load_model(self.base)
-        nats = {"untuned": mean_loss(choice_logits(lm, judge), judge, 1.0, 0.0)}
-        result = self.learn(lm, options, checkpoints, judge, max_minutes=max_minutes)
+        lm = load_model(self.base) if before is None or since is None else load_adapted(self.base, since, before.method)
+        untuned_logits = choice_logits(lm, judge)
+        nats = {"untuned": mean_loss(untuned_logits, judge, 1.0, 0.0)}
+        if before is not None:
+            nats["before"] = mean_loss(untuned_logits, judge, before.gamma, before.beta)
+        result = self.learn(lm, options, checkpoints, judge, people=people, max_minutes=max_minutes)
         gamma, beta, _ = fit_weights(choice_logits(result.model, fit), fit)
         judged = choice_logits(result.model, judge)
         for way, weights in {"prior": (0.0, 1.0), "tuned": (1.0, 0.0), "both": (gamma, beta)}.items():
@@ -240,7 +285,8 @@ class Session:
             beta=round(max(beta, 0.0), 4),
             prior=self.prior_name,
             data={
-                "people": len(self.split.learn),
+                "people": len(self.split.learn if people is None else people),
+                "since": before.name if before else None,
                 "targets": result.n_targets,
                 "before": self.split.cut.isoformat(),
                 "steps": result.n_steps,
@@ -253,18 +299,24 @@ class Session:
         tuned = self.engine(folder)
         try:
             ranks["tuned"] = self.ranks(tuned, Scoring(name="masked"))
-            ranks["both"] = self.ranks(tuned, Scoring(name="fused", gamma=card.gamma, beta=card.beta))
+            ranks["both"] = self.ranks(tuned, _fused(card))
         finally:
             tuned.close()
         metrics: dict[str, Any] = {
-            way: {**summary(found, people), "nats": round(nats[way], 4)} for way, found in ranks.items()
+            way: {**summary(found, users), "nats": round(nats[way], 4)} for way, found in ranks.items()
         }
-        metrics["both - prior"] = difference(ranks["both"], ranks["prior"], people)
+        for other in ("prior", "before"):
+            if other in ranks:
+                metrics[f"both - {other}"] = difference(ranks["both"], ranks[other], users)
         card = replace(card, metrics=metrics)
         card.write(folder)
-        self.say(_line("tuned model", ranks["tuned"], people))
-        self.say(_line("tuned with prior", ranks["both"], people))
+        self.say(_line("tuned model", ranks["tuned"], users))
+        self.say(_line("tuned with prior", ranks["both"], users))
         return card, result
+
+
+def _fused(card: Card) -> Scoring:
+    return Scoring(name="fused", gamma=card.gamma, beta=card.beta)
 
 
 def _line(what: str, ranks: Sequence[int], people: Sequence[str]) -> str:

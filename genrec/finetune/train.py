@@ -61,6 +61,8 @@ class Options:
     """Weight of the model's logits in the loss."""
     beta: float = 0.0
     """Weight of the prior's log mass in the loss: above 0, the model learns what the prior does not know."""
+    domain_epochs: float = 0.0
+    """How often the texts of all items are read before the first person, token by token, over the whole vocabulary."""
     epochs: float = 2.0
     """How often each person is seen; a part of an epoch sees a part of them."""
     max_steps: int = 0
@@ -102,6 +104,8 @@ class Options:
                 f"gamma {self.gamma} and beta {self.beta} cannot weigh model and prior in the loss {self.loss!r}",
                 hint="gamma above 0; beta from 0, and 0 where the loss is not over the trie.",
             )
+        if self.domain_epochs < 0:
+            raise ConfigError(f"domain_epochs is {self.domain_epochs}, and must not be below 0")
         if self.patience and not self.eval_every:
             raise ConfigError("patience needs looks to count", hint="Set eval_every too.")
 
@@ -176,9 +180,17 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
     ) -> None:
         self.options, self.weight_of, self.mass_of = options, weight_of, mass_of
         self.chooser = Chooser(writing.encoded.trie)
+        self.texts: list[np.ndarray] = []
+        self.text_steps: list[list[int]] = []
         self.rows: list[tuple[History, Row]] = []
         self.steps: list[list[int]] = []
         self.n_tokens = self.n_targets = 0
+        if options.domain_epochs:
+            self.texts = list(writing.texts())
+        for epoch in range(math.ceil(options.domain_epochs)):
+            rng = random.Random(f"{options.seed} texts {epoch}")
+            steps = plan([len(ids) for ids in self.texts], options.step_tokens, rng)
+            self.text_steps += _part(steps, options.domain_epochs - epoch)
         for epoch in range(math.ceil(options.epochs)):
             rows = [
                 (person, row)
@@ -190,18 +202,19 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
             rng = random.Random(f"{options.seed} {epoch}")
             n_shared = pack([row for _, row in rows[:200]]).lengths[0]
             steps = plan([len(row.token_ids) for _, row in rows], options.step_tokens, rng, n_shared=n_shared)
-            share = min(1.0, options.epochs - epoch)
-            self.steps += [[len(self.rows) + i for i in step] for step in steps[: max(1, round(share * len(steps)))]]
+            self.steps += [[len(self.rows) + i for i in step] for step in _part(steps, options.epochs - epoch)]
             self.rows += rows
             if not epoch:
                 self.n_targets = sum(len(row.target) for _, row in rows)
                 self.n_tokens = sum(len(row.token_ids) - n_shared for _, row in rows) + n_shared * len(steps)
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.text_steps) + len(self.steps)
 
     def __getitem__(self, step: int) -> Batch:
-        chosen = [self.rows[i] for i in self.steps[step]]
+        if step < len(self.text_steps):
+            return text_batch([self.texts[i] for i in self.text_steps[step]])
+        chosen = [self.rows[i] for i in self.steps[step - len(self.text_steps)]]
         return batch(chosen, self.chooser, self.options, weight_of=self.weight_of, mass_of=self.mass_of)
 
 
@@ -241,6 +254,38 @@ def batch(
         target=torch.from_numpy(target),
         weight=torch.tensor(weight, dtype=torch.float32),
     )
+
+
+def text_batch(texts: Sequence[np.ndarray]) -> Batch:
+    """Make a step of some texts' ids, each of which is to be told from those before it."""
+    lengths = np.array([len(ids) for ids in texts])
+    flat = np.concatenate(texts).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(len(flat)) - np.repeat(starts, lengths)
+    after = np.flatnonzero(place > 0)
+    nothing = np.empty(0, np.int64)
+    packed = Packed(
+        token_ids=flat,
+        position_ids=place,
+        lengths=(0, *lengths.tolist()),
+        position=nothing,
+        depth_step=nothing,
+        target=nothing,
+        of=nothing,
+    )
+    return Batch(
+        packed=packed,
+        index=torch.from_numpy(after - 1),
+        among=None,
+        token=torch.from_numpy(flat[after]),
+        target=torch.from_numpy(np.repeat(np.arange(len(texts)), lengths)[after]),
+        weight=torch.ones(len(texts)),
+    )
+
+
+def _part(steps: list[list[int]], share: float) -> list[list[int]]:
+    """The first of some steps."""
+    return steps[: max(1, round(min(1.0, share) * len(steps)))]
 
 
 def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
@@ -360,7 +405,7 @@ def train(
     """Train a model on people, from its last checkpoint in the folder where there is one.
 
     Args:
-        model: What `load_model` gave; it is changed in place.
+        model: What `load_model` or, to learn on, `load_adapted` gave; it is changed in place.
         people: Who is learned from.
         writing: How they are written.
         options: How to train.
@@ -381,15 +426,16 @@ def train(
     if options.max_steps:
         n_planned = min(n_planned, options.max_steps)
     torch.manual_seed(options.seed)
-    model = adapt(
-        model,
-        options.method,
-        rank=options.rank,
-        alpha=options.alpha,
-        dropout=options.dropout,
-        last_layers=options.last_layers,
-        n_steps=n_planned,
-    )
+    if not hasattr(model, "peft_config"):
+        model = adapt(
+            model,
+            options.method,
+            rank=options.rank,
+            alpha=options.alpha,
+            dropout=options.dropout,
+            last_layers=options.last_layers,
+            n_steps=n_planned,
+        )
     bar = sys.stderr.isatty() if progress is None else progress
     looks = bool(held_out and options.eval_every)
     arguments = TrainingArguments(

@@ -70,6 +70,28 @@ def test_people_become_an_adapter_that_answers(workspace: Path) -> None:
         assert opened.card is None
 
 
+def test_an_adapter_learns_on_from_what_has_happened_since(workspace: Path) -> None:
+    genrec("train", "--name", "first", *QUICK, workspace=workspace)
+    nothing_new = CliRunner().invoke(main, ["train", "--since", "first", *QUICK, "-w", str(workspace)])
+    assert nothing_new.exit_code == 1
+    assert "Bring new events in" in nothing_new.output
+    with Store.open(workspace / "genrec.db") as store:
+        events = [
+            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=START + timedelta(days=i, hours=p % 9))
+            for p in range(20)
+            for i in range(8, 16)
+        ]
+        store.append([batch("events", events)], source="later")
+    told = genrec("train", "--since", "first", "--name", "second", *QUICK, workspace=workspace)
+    assert "first with prior" in told
+    card = json.loads(genrec("adapters", "show", "second", workspace=workspace))
+    assert card["data"]["since"] == "first"
+    assert 20 <= card["data"]["people"] <= 30  # those with news, and half as many of the others
+    assert card["metrics"]["both"]["nats"] < card["metrics"]["before"]["nats"] + 0.05
+    better = min(card["metrics"][f"both - {rival}"]["NDCG@10"]["difference"] for rival in ("prior", "before")) > 0
+    assert ("In use from now on: second" in told) == better
+
+
 def test_an_adapter_that_is_no_better_is_not_put_to_use(workspace: Path) -> None:
     told = genrec("train", *QUICK, "--set", "learning_rate=1e-12", "--set", "max_steps=1", workspace=workspace)
     assert "Not put to use" in told or "In use" in told

@@ -18,9 +18,9 @@ import torch
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
-from genrec.errors import ConfigError, TrainingError
+from genrec.errors import ConfigError, ModelError, TrainingError
 from genrec.finetune.merging import merge, write_adapter, write_whole
-from genrec.finetune.methods import METHODS, load_model
+from genrec.finetune.methods import METHODS, load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import (
     Options,
@@ -106,6 +106,39 @@ def test_the_whole_vocabulary_can_be_learned_from_too(writing: Writing, tiny_mod
     behind = [writing.encoded.ids(int(target)) for target in row.target]
     assert step.token.tolist() == [token for ids in behind for token in ids]
     assert step.packed.token_ids[step.index.numpy()].tolist()[0] == row.token_ids[row.position[0]]
+
+
+def test_the_texts_of_all_items_can_be_learned_first(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    steps = Steps(PEOPLE, writing, replace(QUICK, domain_epochs=1.5))
+    plain = Steps(PEOPLE, writing, QUICK)
+    assert len(steps) == len(steps.text_steps) + len(plain)
+    first, last = steps[0], steps[len(steps) - 1]
+    ids = first.packed.token_ids
+    assert ids[first.index.numpy() + 1].tolist() == first.token.tolist()
+    texts = [writing.tokenizer.decode(one.tolist()) for one in steps.texts]
+    assert sorted(text.strip("; ") for text in texts) == sorted(ITEMS)
+    assert last.packed.token_ids.tolist() == plain[len(plain) - 1].packed.token_ids.tolist()
+
+    options = replace(QUICK, domain_epochs=30, max_steps=20)
+    result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
+    losses = [entry["loss"] for entry in result.log]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_an_adapter_learns_on_from_where_it_was(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_model, dtype="float32")
+    first = train(model, PEOPLE, writing, QUICK, tmp_path / "first", progress=False)
+    write_adapter(first.model, tmp_path / "adapter")
+    again = load_adapted(tiny_model, tmp_path / "adapter", "lora")
+    step = Steps(PEOPLE, writing, QUICK)[0]
+    before = target_losses(first.model.eval(), step, QUICK)
+    assert torch.allclose(target_losses(again.eval(), step, QUICK), before, atol=1e-4)
+    second = train(again, PEOPLE, writing, QUICK, tmp_path / "second", progress=False)
+    assert target_losses(second.model.eval(), step, QUICK).mean() < before.mean() - 0.05
+    with pytest.raises(ConfigError, match="cannot learn on"):
+        load_adapted(tiny_model, tmp_path / "adapter", "adalora")
+    with pytest.raises(ModelError, match="no adapter"):
+        load_adapted(tiny_model, tmp_path, "lora")
 
 
 def test_weights_of_targets_count(writing: Writing, tiny_model: Path) -> None:

@@ -222,8 +222,15 @@ class Workspace:
         card = Card.read(adapter)
         if card.method == "full":
             return adapter, None
-        if card.method == "lora" and engine in ("vllm", "transformers"):
+        if (card.method == "lora" and engine in ("vllm", "transformers")) or (
+            card.method == "prefix" and engine == "transformers"
+        ):
             return base, adapter
+        if card.method == "prefix":
+            raise ModelError(
+                f"the adapter {adapter.name!r} is a prefix, which can be no part of the weights; {engine} wants that",
+                hint="Use --engine transformers, or train a LoRA.",
+            )
         whole = self.folder / CACHE / "merged" / f"{adapter.name}-{card.created_at}"
         if not whole.is_dir():
             from genrec.finetune.merging import merge

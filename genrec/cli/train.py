@@ -23,8 +23,8 @@ SETTING = NameValue("weight_decay=0.1")
 @workspace_option
 @click.option("--since", metavar="NAME", help="Let this adapter learn on, from what happened since it was trained.")
 @click.option("--name", default="latest", show_default=True, help="What to call the adapter.")
-@click.option("--method", type=click.Choice(["lora", "adalora", "full"]), default="lora", show_default=True)
-@click.option("--rank", default=32, show_default=True, help="Rank of a LoRA's updates.")
+@click.option("--method", type=click.Choice(["lora", "adalora", "prefix", "full"]), default="lora", show_default=True)
+@click.option("--rank", default=32, show_default=True, help="Rank of a LoRA's updates; length of a prefix.")
 @click.option("--epochs", default=2.0, show_default=True, help="How often each person is seen.")
 @click.option("--minutes", default=0.0, help="Stop training after so long, with a checkpoint to go on from.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="The highest.")
@@ -69,6 +69,10 @@ def command(
     options = read_options({key: str(value) for key, value in chosen.items()} | dict(more))
     say = (lambda line: click.echo(line, err=True)) if as_json else click.echo
     with open_workspace(workspace, adapter="none") as opened:
+        if options.method == "prefix":
+            if engine not in (None, "transformers"):
+                raise ConfigError(f"the engine {engine!r} cannot judge a prefix", hint="Leave --engine out.")
+            engine = "transformers"
         session = opened.training(held_out=held_out, n_cases=cases, engine=engine, say=say)
         learn = session.split.learn
         say(f"{len(learn)} people before {session.split.cut:%Y-%m-%d %H:%M}; {opened.settings.model}, {options.method}")

@@ -86,24 +86,32 @@ class TransformersEngine(Engine):
         self.tokenizer = HfTokenizer(folder)
         self.torch: Any = torch
         self.lm: Any = causal_model(folder, dtype=dtype)
+        prefix = None
         if adapter is not None:
             try:
                 from peft import PeftModel
 
-                self.lm = PeftModel.from_pretrained(self.lm, str(adapter)).merge_and_unload()
+                adapted = PeftModel.from_pretrained(self.lm, str(adapter))
+                if adapted.active_peft_config.is_prompt_learning:
+                    prefix, self.lm = adapted.get_prompt(1), adapted.get_base_model()
+                else:
+                    self.lm = adapted.merge_and_unload()
             except Exception as error:  # as above
                 raise ModelError(
                     f"{adapter} holds no adapter that PEFT can put into {model}: {error}",
                     hint="pip install 'genrec[train]'; see: genrec adapters list",
                 ) from error
-        self.lm.to(best_device() if device == "auto" else device).eval()
+        device = best_device() if device == "auto" else device
+        self.lm.to(device).eval()
         config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
         window = getattr(config, "sliding_window", None)
         if window and "sliding_attention" in (getattr(config, "layer_types", None) or []):
             self.max_tokens = min(self.max_tokens, window)  # within its window, sliding attention is full attention
 
-        self._held = _Held(int(cache_gib * 2**30))
+        with torch.no_grad():
+            self._held = _Held(int(cache_gib * 2**30), prefix, device)
+        self.max_tokens -= self._held.n_prefix
         self._lock = threading.Lock()  # the model answers one search at a time
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="genrec-transformers")
 
@@ -181,7 +189,7 @@ class TransformersEngine(Engine):
         prompt up to itself, and of the tree its own ancestors.
         """
         assert self.lm is not None
-        torch, n_prompt, n_read = self.torch, len(read.ids), read.n_read
+        torch, n_prompt, n_read, n_prefix = self.torch, len(read.ids), read.n_read, self._held.n_prefix
         n_new = n_prompt - n_read  # m below is n_new + n_inner, the positions of this pass
         parent = tree.parent
         is_inner = np.zeros(len(tree), bool)
@@ -202,14 +210,16 @@ class TransformersEngine(Engine):
                 out = self.lm(
                     input_ids=torch.from_numpy(np.concatenate([read.ids[n_read:], tree.token[inner]])[None]).to(device),
                     position_ids=torch.from_numpy(
-                        np.concatenate([np.arange(n_read, n_prompt), n_prompt - 1 + depth])[None]
+                        n_prefix + np.concatenate([np.arange(n_read, n_prompt), n_prompt - 1 + depth])[None]
                     ).to(device),
-                    attention_mask=self._mask(n_read, n_new, sees) if len(inner) or n_read else None,
+                    attention_mask=self._mask(n_prefix + n_read, n_new, sees)
+                    if len(inner) or n_prefix or n_read
+                    else None,
                     past_key_values=read.cache,
                     use_cache=True,
                     logits_to_keep=len(inner) + bool(n_new),
                 )
-                read.cache.crop(n_prompt)
+                read.cache.crop(n_prefix + n_prompt)
                 read.n_read = n_prompt
                 after = out.logits[0]  # (1 + n_inner, n_vocab), or (n_inner, n_vocab) where the prompt was read before
                 if n_new:
@@ -244,10 +254,19 @@ class TransformersEngine(Engine):
 
 
 class _Held:
-    """Keys and values of prompts read before, the most recently used ones, within a bound on memory."""
+    """Keys and values of prompts read before, the most recently used ones, within a bound on memory.
 
-    def __init__(self, n_bytes: int) -> None:
+    Args:
+        n_bytes: The bound.
+        prefix: Keys and values that stand before every prompt, a ``DynamicCache``; None for nothing.
+        device: Where to keep them.
+    """
+
+    def __init__(self, n_bytes: int, prefix: Any, device: str) -> None:
         self.n_bytes = n_bytes
+        layers = prefix.layers if prefix is not None else []
+        self.prefix = [(layer.keys.to(device), layer.values.to(device)) for layer in layers]
+        self.n_prefix = self.prefix[0][0].shape[2] if layers else 0
         self.reads: list[tuple[_Read, int]] = []  # with what each takes, longest unused first
 
     def take(self, ids: np.ndarray) -> _Read:
@@ -256,21 +275,18 @@ class _Held:
         What is held for the same history is taken over. What merely begins alike, as all people's instructions do, is
         copied: another one has as much in common with the prompt, or much of what is held is somebody's own.
         """
-        from transformers import DynamicCache
-
         common = [_n_common(read.ids[: read.n_read], ids[:-1]) for read, _ in self.reads]
         best = int(np.argmax(common)) if common else -1
         if best < 0 or not common[best]:
-            return _Read(ids, 0, DynamicCache())
+            return _Read(ids, 0, _cache_of(self.prefix))
         n, read = common[best], self.reads[best][0]
         if read.n_read - n <= _TAIL and common.count(n) == 1:
             del self.reads[best]
-            read.cache.crop(n)
+            read.cache.crop(self.n_prefix + n)
             return _Read(ids, n, read.cache)
-        cache = DynamicCache()
-        for i, layer in enumerate(read.cache.layers):
-            cache.update(layer.keys[:, :, :n].clone(), layer.values[:, :, :n].clone(), i)
-        return _Read(ids, n, cache)
+        kept = slice(0, self.n_prefix + n)
+        copied = [(layer.keys[:, :, kept].clone(), layer.values[:, :, kept].clone()) for layer in read.cache.layers]
+        return _Read(ids, n, _cache_of(copied))
 
     def keep(self, read: _Read) -> None:
         """Hold what was read, at the cost of what was used longest ago."""
@@ -284,6 +300,16 @@ class _Held:
     def clear(self) -> None:
         """Hold nothing."""
         self.reads.clear()
+
+
+def _cache_of(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    """A cache of keys and values, shape ``(1, n_heads, n, n_per_head)`` each."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for i, (keys, values) in enumerate(layers):
+        cache.update(keys, values, i)
+    return cache
 
 
 def _n_common(a: np.ndarray, b: np.ndarray) -> int:

@@ -52,7 +52,7 @@ def packed_attention(
     Args:
         module: The attention layer.
         query: Shape ``(1, n_heads, n, n_per_head)``.
-        key: Shape ``(1, n_key_heads, n, n_per_head)``.
+        key: Shape ``(1, n_key_heads, n_past + n, n_per_head)``; what is past, all see.
         value: As `key`.
         attention_mask: Not looked at.
         scaling: Factor of the products.
@@ -61,12 +61,12 @@ def packed_attention(
     Returns:
         Shape ``(1, n, n_heads, n_per_head)``, and no weights.
     """
-    lengths = _lengths.get()
+    lengths, n_past = _lengths.get(), key.shape[2] - query.shape[2]
     group = query.shape[1] // key.shape[1]
     key, value = key[0].repeat_interleave(group, 0), value[0].repeat_interleave(group, 0)
     query, n_shared = query[0], lengths[0]  # (n_heads, n, n_per_head)
     out = torch.empty_like(query)
-    common = slice(0, n_shared)
+    common = slice(0, n_past + n_shared)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_common: int) -> torch.Tensor:
         n = q.shape[-2]
@@ -84,7 +84,7 @@ def packed_attention(
         out = out.index_copy(
             1,
             torch.arange(n_shared, device=out.device),
-            attend(query[None, :, :n_shared], key[None, :, common], value[None, :, common], 0)[0],
+            attend(query[None, :, :n_shared], key[None, :, common], value[None, :, common], n_past)[0],
         )
     starts, start = [], n_shared
     for length in lengths[1:]:
@@ -97,15 +97,15 @@ def packed_attention(
         n_each = torch.tensor([lengths[1 + i] for i in bucket], device=out.device)
         index = begin[:, None] + torch.minimum(place, n_each[:, None] - 1)  # (rows, longest); the end is repeated
         q, k, v = (  # (rows, n_heads, longest, n_per_head)
-            side.index_select(1, index.flatten()).unflatten(1, index.shape).transpose(0, 1)
-            for side in (query, key, value)
+            side.index_select(1, where.flatten()).unflatten(1, index.shape).transpose(0, 1)
+            for side, where in ((query, index), (key, index + n_past), (value, index + n_past))
         )
-        if n_shared:
+        if n_past + n_shared:
             k, v = (
                 torch.cat([side[None, :, common].expand(len(bucket), -1, -1, -1), own], 2)
                 for side, own in ((key, k), (value, v))
             )
-        found = attend(q, k, v, n_shared).transpose(1, 2)  # (rows, longest, n_heads, n_per_head)
+        found = attend(q, k, v, n_past + n_shared).transpose(1, 2)  # (rows, longest, n_heads, n_per_head)
         real = place < n_each[:, None]
         out = out.index_copy(1, index[real], found[real].transpose(0, 1))
     return out.transpose(0, 1)[None], None

@@ -18,8 +18,9 @@ from genrec.finetune.packing import Packed
 
 AttentionInterface.register(NAME, packed_attention)
 
-METHODS = ("lora", "adalora", "full")
-"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), all weights."""
+METHODS = ("lora", "adalora", "prefix", "full")
+"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), prefix-tuning (Li and Liang 2021), all
+weights."""
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
@@ -48,8 +49,10 @@ def load_adapted(base: Path, adapter: Path, method: str) -> Any:
 
     if method == "full":
         return load_model(adapter)
-    if method != "lora":
-        raise ConfigError(f"an adapter made by {method!r} cannot learn on", hint="A LoRA can, and a whole model.")
+    if method == "adalora":
+        raise ConfigError(
+            f"an adapter made by {method!r} cannot learn on", hint="lora, prefix and full can: its ranks are settled."
+        )
     try:
         adapted = peft.PeftModel.from_pretrained(load_model(base), str(adapter), is_trainable=True)
     except Exception as error:  # damaged files raise errors of the libraries that read them
@@ -72,7 +75,7 @@ def adapt(
     Args:
         model: The model; it is changed in place.
         method: One of `METHODS`.
-        rank: Rank of LoRA's updates; AdaLoRA begins with it and ends with half of it on average.
+        rank: Rank of LoRA's updates, with which AdaLoRA begins, to end with half of it on average; length of a prefix.
         alpha: Scale of the updates is this over rank; the rank when omitted.
         dropout: Share of an update's inputs that are dropped in training.
         last_layers: Adapt the last so many layers alone.
@@ -108,6 +111,11 @@ def adapt(
         schedule = {"tinit": n_steps // 10, "tfinal": n_steps // 2, "total_step": n_steps}
         config = peft.AdaLoraConfig(init_r=rank, target_r=max(1, rank // 2), **schedule, **low_rank)
         return _computed_in_half(peft.get_peft_model(model, config))
+    if method == "prefix":
+        if first or dropout:
+            raise ConfigError("a prefix is seen by all layers, and whole", hint="Leave last_layers and dropout out.")
+        nothing = {"num_virtual_tokens": rank, "init_weights": "zero"}
+        return peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", **nothing))
     if method == "full":
         layers = model.base_model.layers
         for parameter in model.parameters():
@@ -138,6 +146,10 @@ def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tens
         Shape ``(n, n_hidden)``.
     """
     caught: list[torch.Tensor] = []
+    past, n_past = None, 0
+    if hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning:
+        past = model.get_prompt(1)  # PEFT's own call would drop the positions
+        model, n_past = model.get_base_model(), past.get_seq_length()
 
     def catch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         caught.append(inputs[0])
@@ -150,7 +162,8 @@ def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tens
         with rows_of(packed.lengths), in_half:
             model(
                 input_ids=torch.from_numpy(packed.token_ids)[None].to(device),
-                position_ids=torch.from_numpy(packed.position_ids)[None].to(device),
+                position_ids=torch.from_numpy(n_past + packed.position_ids)[None].to(device),
+                past_key_values=past,
                 logits_to_keep=index,
                 use_cache=False,
             )

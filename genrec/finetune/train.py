@@ -43,10 +43,10 @@ OnLook = Callable[[int, float], bool]
 class Options:
     """How to train."""
 
-    method: Literal["lora", "adalora", "full"] = "lora"
+    method: Literal["lora", "adalora", "prefix", "full"] = "lora"
     """What learns."""
     rank: int = 32
-    """Rank of a LoRA's updates."""
+    """Rank of a LoRA's updates; length of a prefix."""
     alpha: float | None = None
     """Scale of the updates is this over rank; the rank when omitted."""
     dropout: float = 0.0

@@ -72,17 +72,22 @@ def test_every_method_learns_and_is_saved_and_served(
     with torch.inference_mode():
         expected = -target_losses(result.model.eval(), step, options)[-1].item()
     folder, whole = tmp_path / "adapter", tmp_path / "whole"
+    engines = []
     if method == "full":
         write_whole(result.model, tiny_model, whole)
     else:
         write_adapter(result.model, folder)
+    if method in ("lora", "adalora"):
         merge(tiny_model, folder, whole)
-    engines = [TransformersEngine(whole, model="whole", dtype="float32")]
-    if method == "lora":
+    if method != "prefix":
+        engines.append(TransformersEngine(whole, model="whole", dtype="float32"))
+    if method in ("lora", "prefix"):
         engines.append(TransformersEngine(tiny_model, model="beside", dtype="float32", adapter=folder))
     for engine in engines:
-        [found] = engine.run([(prompt, score(writing.encoded.trie, row.target[-1:], scoring=Scoring(name="masked")))])
-        assert found[0] == pytest.approx(expected, abs=1e-3)
+        for _ in range(2):  # the second time from what the engine keeps
+            where = score(writing.encoded.trie, row.target[-1:], scoring=Scoring(name="masked"))
+            [found] = engine.run([(prompt, where)])
+            assert found[0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_only_the_last_layers_change_where_that_is_asked_for(

@@ -522,6 +522,82 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
         book.add(way, lambda rate=rate: {**rate, "peak_mib": peak_memory_mib()})
 
 
+BRIEF: dict[str, dict[str, Any]] = {
+    "LoRA, loss over the trie": {},
+    "LoRA, loss over the whole vocabulary": {"loss": "full-vocabulary"},
+    "LoRA beside the prior, gamma .3": {"gamma": 0.3, "beta": 0.7},
+    "LoRA beside the prior, gamma .3, scale / gamma": {"gamma": 0.3, "beta": 0.7, "alpha": 32 / 0.3},
+    "LoRA, texts of items first": {"domain_epochs": 0.2},
+    "LoRA, rank 8": {"rank": 8},
+    "LoRA, last 24 layers of 30": {"last_layers": 24},
+    "LoRA, last 18 layers": {"last_layers": 18},
+    "LoRA, last 12 layers": {"last_layers": 12},
+    "AdaLoRA": {"method": "adalora"},
+    "prefix of 16": {"method": "prefix", "rank": 16, "learning_rate": 1e-2},
+    "all weights": {"method": "full", "learning_rate": 1e-4},
+    "LoRA, 2,048 tokens a step": {"step_tokens": 2048},
+}
+"""What is compared at equal steps, by name: options that differ from the first."""
+
+
+@main.command("brief")
+@options
+@click.option("--steps", default=40, show_default=True, help="Optimizer steps of each way.")
+@click.option("--cases", default=400, show_default=True, help="Validation rows that judge; as many others fit weights.")
+@click.option("--row", type=click.Choice(list(BRIEF)), help="One way alone; all when omitted, a process for each.")
+@click.pass_context
+def brief(context: click.Context, data: Path, work: Path, steps: int, cases: int, row: str | None, **rest: Any) -> None:
+    """Compare losses, methods and layers at an equal number of steps."""
+    import shutil
+    import subprocess
+    import sys
+
+    from genrec.finetune.methods import load_model
+    from genrec.finetune.packing import Chooser
+    from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss, train
+
+    dataset, model = rest["dataset"], rest["model"]
+    if row is None:
+        for one in BRIEF:
+            subprocess.run([sys.executable, *sys.argv, "--row", one], check=False)
+        return
+    book = Book(
+        RESULTS / dataset / "brief.json",
+        stage="brief",
+        dataset=dataset,
+        settings={"model": model, "steps": steps, "cases": cases, "step_tokens": 1024},
+        say=click.echo,
+    )
+    if not book.lacks(row):
+        return
+    rows = DATA[dataset](data, model)
+    how = Options(**({"epochs": 1.0, "step_tokens": 1024, "max_steps": steps, "save_every": 10**6} | BRIEF[row]))
+    chooser = Chooser(rows.writing.encoded.trie)
+
+    def measure() -> dict[str, Any]:
+        folder = work / dataset / "brief"
+        shutil.rmtree(folder, ignore_errors=True)
+        mass_of = rows.held_out_mass if how.beta else None
+        result = train(load_model(rows.model_folder), rows.people, rows.writing, how, folder, mass_of=mass_of)
+        learned = sum(p.numel() for p in result.model.parameters() if p.requires_grad)
+        figures = {"trainable": learned, "seconds": round(result.seconds), "peak_mib": peak_memory_mib()}
+        halves: list[list[Any]] = [[], []]
+        for case in rows.cases("valid"):
+            if len(halves[half(case.user_id)]) < cases:
+                halves[half(case.user_id)].append(rows.last(case))
+        judged_steps, fitted_steps = (
+            [batch(some[i : i + 20], chooser, Options(), mass_of=rows.mass) for i in range(0, len(some), 20)]
+            for some in halves
+        )
+        judged, fitted = (choice_logits(result.model, some) for some in (judged_steps, fitted_steps))
+        gamma, beta, _ = fit_weights(fitted, fitted_steps)
+        nats = {"model": (1.0, 0.0), "both": (gamma, beta), "prior": (0.0, 1.0)}
+        figures |= {f"nats, {way}": round(mean_loss(judged, judged_steps, *w), 3) for way, w in nats.items()}
+        return figures | {"gamma": round(gamma, 2), "beta": round(beta, 2)}
+
+    book.add(row, measure)
+
+
 INTRODUCTION = """\
 # What training buys
 

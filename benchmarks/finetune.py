@@ -321,6 +321,8 @@ UNTRAINED: dict[str, Any] = {"prior": None, "popularity": popularity, "ease": ea
 @click.option("--cases", default=1200, show_default=True, help="Validation rows of each half.")
 def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int) -> None:
     """Fit the weights of model and prior to one half of the validation people; judge by the other."""
+    import torch
+
     from genrec.finetune.methods import load_model
     from genrec.finetune.packing import Chooser
     from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss
@@ -348,16 +350,62 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
         judged, fitted = choice_logits(lm, judged_steps), choice_logits(lm, fitted_steps)
         gamma, beta, loss = fit_weights(fitted, fitted_steps)
         others = {"prior": (0.0, 1.0), "model": (1.0, 0.0), "both": (gamma, beta)}
+        nats = {key: round(mean_loss(judged, judged_steps, *weights), 4) for key, weights in others.items()}
+        nats["both, weights by depth"] = more_weights(by_depth, fitted, fitted_steps, judged, judged_steps)
+        if name != "untuned":
+            lm = load_model(rows.model_folder)
+            every = [*fitted_steps, *judged_steps]
+            untuned = {id(step): logits for step, logits in zip(every, choice_logits(lm, every), strict=True)}
+            nats["both, untuned taken away"] = more_weights(
+                lambda logits, step: torch.stack([logits, step.among.log_mass, untuned[id(step)]], 1),
+                *(fitted, fitted_steps, judged, judged_steps),
+            )
         return {
             "gamma": round(gamma, 3),
             "beta": round(beta, 3),
             "fitted_nats": round(loss, 4),
-            "held_out_nats": {
-                key: round(mean_loss(judged, judged_steps, *weights), 4) for key, weights in others.items()
-            },
+            "held_out_nats": nats,
         }
 
     book.add("weights", weigh)
+
+
+def by_depth(logits: Any, step: Any) -> Any:
+    """The model's and the prior's say at the first choice, the second and all later ones, apart."""
+    import torch
+
+    target = step.target.numpy()
+    place = np.arange(len(target))
+    nth = place - np.maximum.accumulate(np.where(np.diff(target, prepend=-1), place, 0))
+    depth = torch.from_numpy(np.minimum(nth, 2))[step.among.choice]
+    columns = [(depth == d) * side for d in range(3) for side in (logits, step.among.log_mass)]
+    return torch.stack(columns, 1)
+
+
+def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, judged_steps: Any) -> float:
+    """Held-out loss of a mixture with more weights than gamma and beta, nats a target."""
+    import torch
+
+    from genrec.finetune.loss import choice_losses
+
+    made = [features(*pair) for pair in zip(fitted, fitted_steps, strict=True)]
+    weights = torch.full((made[0].shape[1],), 0.3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def mean(columns: Any, steps: Any) -> Any:
+        found = [choice_losses(c @ weights, step.among).sum() for c, step in zip(columns, steps, strict=True)]
+        return sum(found) / sum(len(step.weight) for step in steps)
+
+    def again() -> Any:
+        optimizer.zero_grad()
+        loss = mean(made, fitted_steps)
+        loss.backward()
+        return loss
+
+    optimizer.step(again)
+    click.echo(f"weights {[round(w, 3) for w in weights.tolist()]}")
+    with torch.no_grad():
+        return round(float(mean([features(*pair) for pair in zip(judged, judged_steps, strict=True)], judged_steps)), 4)
 
 
 @main.command("test")

@@ -62,9 +62,7 @@ def read(model: Any, rows: list[tuple[History, Row]]) -> list[Seen]:
             packed = pack([row for _, row in rows[start : start + 40]])
             held = hidden_before(model, packed, torch.arange(len(packed.token_ids))).float()
             end = torch.from_numpy(packed.position)
-            begin = torch.from_numpy(
-                np.cumsum(packed.lengths[:-1])[packed.of]
-            )  # a history within what all share: its end
+            begin = torch.from_numpy(np.cumsum(packed.lengths[:-1])[packed.of])
             found.append(Seen(held[end], torch.from_numpy(packed.target), held.half(), torch.minimum(begin, end), end))
     return found
 

@@ -2,7 +2,7 @@
 
     <name>/adapter_model.safetensors, adapter_config.json     what PEFT wrote
     <name>/card.json                                          `Card`
-    <name>/curve.csv                                          what was logged, step by step
+    <name>/curve.csv, curve.png                               what was logged, step by step
     <name>/texts.npy                                          hashes of the items' texts that were there
 
 A prompt is a weight: an adapter is refused over another base model, template or text rule. Knows files, and PEFT where
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,22 @@ def fingerprint(folder: Path) -> str:
     return found.hexdigest()[:32]
 
 
+def _draw(log: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw the loss by step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for key, label in (("loss", "learned from"), ("eval_loss", "held out")):
+        if points := [(entry["step"], entry[key]) for entry in log if key in entry]:
+            axes.plot(*zip(*points, strict=True), label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, nats a target")
+    if log:
+        axes.legend()
+    figure.savefig(path)
+
+
 def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log: Sequence[dict[str, float]]) -> None:
     """Write an adapter, whole or not at all; a folder that is there is replaced.
 
@@ -173,5 +190,7 @@ def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(log)
+        with suppress(ImportError):  # the picture is for those who have matplotlib
+            _draw(log, new / "curve.png")
         np.save(new / TEXTS, np.sort(_hashes(catalog)))
         card.write(new)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -310,6 +311,8 @@ class Session:
                 metrics[f"both - {other}"] = difference(ranks["both"], ranks[other], users)
         card = replace(card, metrics=metrics)
         card.write(folder)
+        if not result.interrupted:
+            shutil.rmtree(checkpoints, ignore_errors=True)
         self.say(_line("tuned model", ranks["tuned"], users))
         self.say(_line("tuned with prior", ranks["both"], users))
         return card, result

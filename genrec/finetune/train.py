@@ -7,6 +7,7 @@ step and the data that would have come next. Knows the loop; what is learned and
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
@@ -16,16 +17,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from genrec import __version__
 from genrec.errors import ConfigError, TrainingError
+from genrec.finetune.checkpoints import explained, last_checkpoint
 from genrec.finetune.loss import Alternatives, alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
 from genrec.finetune.merging import empty_ranks
 from genrec.finetune.methods import adapt, hidden_before, output_embeddings
@@ -207,6 +210,17 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
             if not epoch:
                 self.n_targets = sum(len(row.target) for _, row in rows)
                 self.n_tokens = sum(len(row.token_ids) - n_shared for _, row in rows) + n_shared * len(steps)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What decides the course of a run, to tell it from others."""
+        ids = hashlib.blake2b(digest_size=8)
+        for text in self.texts:
+            ids.update(text.tobytes())
+        for person, row in self.rows:
+            ids.update(person.user_id.encode() + row.token_ids.tobytes())
+        chosen = {key: value for key, value in asdict(self.options).items() if key not in ("save_every", "report_to")}
+        return chosen | {"data": ids.hexdigest(), "genrec": __version__}
 
     def __len__(self) -> int:
         return len(self.text_steps) + len(self.steps)
@@ -425,6 +439,7 @@ def train(
     n_planned = -(-len(steps) // (options.accumulate * n_processes))
     if options.max_steps:
         n_planned = min(n_planned, options.max_steps)
+    last = last_checkpoint(folder, steps.run | {"processes": n_processes})
     torch.manual_seed(options.seed)
     if not hasattr(model, "peft_config"):
         model = adapt(
@@ -478,10 +493,14 @@ def train(
         callbacks=[stop, *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
     )
     loop.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     started_s = time.monotonic()
-    with stop.on_interrupt(), empty_ranks():
-        loop.train(resume_from_checkpoint=last)
+    try:
+        with stop.on_interrupt(), empty_ranks():
+            loop.train(resume_from_checkpoint=last)
+    except (RuntimeError, OSError, MemoryError, SafetensorError) as error:
+        if (said := explained(error, folder, options.step_tokens)) is error:
+            raise
+        raise said from error
     return Result(
         model=loop.model,
         n_steps=loop.state.global_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Trainer
 
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
@@ -242,6 +244,52 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
     resumed, log = run("parts", 10)
     torch.testing.assert_close(resumed, whole, atol=1e-3, rtol=0)
     assert log[-1] == pytest.approx(whole_log[-1], abs=1e-3)
+
+
+def test_a_full_disk_costs_the_checkpoint_under_way_and_no_other(
+    writing: Writing, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> list[float]:
+        model = load_model(tiny_model, dtype="float32")
+        return [entry["loss"] for entry in train(model, PEOPLE, writing, QUICK, tmp_path / "run", progress=False).log]
+
+    keep, n_kept = Trainer._save_optimizer_and_scheduler, 0
+
+    def full(self: Trainer, folder: str) -> None:
+        nonlocal n_kept
+        n_kept += 1
+        if n_kept == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        keep(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
+        with pytest.raises(TrainingError, match="no room left"):
+            run()
+    assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-6"]
+    losses = run()  # from step 3: what was cut off at step 6 does not count
+    whole = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, QUICK, tmp_path / "whole", progress=False)
+    assert losses[-1] == pytest.approx(whole.log[-1]["loss"], abs=1e-3)
+
+
+def test_another_runs_checkpoints_are_not_gone_on_from(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    train(load_model(tiny_model), PEOPLE, writing, QUICK, tmp_path, max_minutes=0, progress=False)
+    with pytest.raises(TrainingError, match=r"another run \(learning_rate: 0.01 there, 0.02 now\)"):
+        train(load_model(tiny_model), PEOPLE, writing, replace(QUICK, learning_rate=0.02), tmp_path, progress=False)
+    with pytest.raises(TrainingError, match="another run"):
+        train(load_model(tiny_model), PEOPLE[1:], writing, QUICK, tmp_path, progress=False)
+
+
+def test_too_little_memory_says_what_to_lower(
+    writing: Writing, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*_: object) -> torch.Tensor:
+        return torch.empty(1 << 60)
+
+    monkeypatch.setattr("genrec.finetune.train.target_losses", allocate)
+    with pytest.raises(TrainingError, match="not enough memory for steps of 400 tokens") as caught:
+        train(load_model(tiny_model), PEOPLE, writing, QUICK, tmp_path, progress=False)
+    assert "Lower step_tokens, to 200" in str(caught.value.hint)
 
 
 SCRIPT = """

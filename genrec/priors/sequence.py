@@ -3,14 +3,14 @@
     log p(item | history) = w · features(item, history) + constant
 
 The features look at the last few items of the history, the latest most: how often the item came next, near or not far
-away in other people's sequences, how alike the titles are (TF-IDF), its popularity, and whether the person has it
-already. The weights are fitted in `fit` by likelihood, each sampled person's own events left out of the counts. Knows
-counts, instants and words of titles; no time of day, no place.
+away in other people's sequences, how alike the titles are (TF-IDF), its popularity ever, in the last year and in the
+last month, and whether the person has it already, more so where people take it again. The weights are fitted in `fit`
+by likelihood. A person's own events never count as other people's, neither there nor in an answer. Knows counts,
+instants and words of titles; no time of day, no place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -41,13 +41,18 @@ FEATURES = (
     "log_alike_last",
     "log_alike",
     "log_had",
+    "again",
+    "popular_year",
+    "popular_month",
 )
 """Names of the features, in the order of the weights."""
-START = np.array([0.5, 0.1, 0.1, 0.4, 0.1, 0.4, 0.0, -1.0, 0.6, 0.5, 0.4, 0.3])
+START = np.array([0.5, 0.1, 0.1, 0.4, 0.1, 0.2, 0.0, -1.0, 0.6, 0.5, 0.4, 0.3, 0.0, 0.2, 0.1])
 """Where the weights begin and what they are pulled towards; about what several data sets come to."""
+_WINDOWS = {5: None, 13: 365, 14: 30}  # feature → days in which popularity is counted
+_LEAST = 0.003  # share that every item has as the next one, beside what was counted
 REACH = 5
 """Events apart that still tell something of each other."""
-_SAMPLED = 40_000_000  # sampled people times items, so that fitting needs a few GiB at most
+_SAMPLED = 40_000_000  # sampled choices times items, so that fitting needs a few GiB at most
 
 
 @dataclass(kw_only=True)
@@ -61,7 +66,7 @@ class Sequence(Prior):
     shrink: float = 3.0
     """Events that are added to each item's before its transitions are shares, so that few say little."""
     n_fit: int = 1500
-    """People whose latest choice the weights are fitted to."""
+    """Choices that the weights are fitted to, the latest ones."""
 
     def __post_init__(self) -> None:
         if not (self.n_last >= 1 and 0 < self.decay <= 1 and self.shrink > 0 and self.n_fit >= 0):
@@ -89,12 +94,13 @@ class Sequence(Prior):
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
-        return self._log_mass(self._features(self._rows_of(history), before=instant(history.at)))
+        without = self._users.get(history.user_id, -1)
+        return self._log_mass(self._features(self._rows_of(history), instant(history.at), without, later=False))
 
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item from everybody else's events; see `Prior.log_mass_held_out`."""
         without = self._users.get(history.user_id, -1)
-        return self._log_mass(self._features(self._rows_of(history), without=without))
+        return self._log_mass(self._features(self._rows_of(history), instant(history.at), without))
 
     def _rows_of(self, history: History) -> list[int]:
         """Catalogue rows of a history, oldest first; what the catalogue lacks is passed over."""
@@ -106,11 +112,11 @@ class Sequence(Prior):
     ) -> None:
         """Remember everybody's events, sorted by person and instant, and which came close to which."""
         self._catalog, self._users, self._n_items = catalog, users, len(catalog)
-        self._user, self._row = user, row
+        self._row, self._at = row, at
         self._first = np.searchsorted(user, np.arange(len(users) + 1))
         by_time = np.argsort(at, kind="stable")
         self._taken_at, self._taken = at[by_time], row[by_time]
-        self._popular: tuple[int, np.ndarray] = (0, np.zeros(self._n_items, np.int64))
+        self._popular: dict[int | None, tuple[int, int, np.ndarray]] = {}
         source, other, gap, when, whose = [], [], [], [], []
         for n in range(1, REACH + 1):
             same = user[n:] == user[:-n]
@@ -128,15 +134,14 @@ class Sequence(Prior):
         self._when, self._whose = np.concatenate(when)[order], np.concatenate(whose)[order]
         self._words = _Words(catalog.titles)
 
-    def _features(
-        self, rows: list[int], *, before: np.datetime64 | None = None, without: int | None = None
-    ) -> np.ndarray:
+    def _features(self, rows: list[int], at: np.datetime64, without: int, *, later: bool = True) -> np.ndarray:
         """Features of every item after a sequence of rows. Shape ``(n_features, n_items)``, float64.
 
         Args:
             rows: The history, oldest first.
-            before: Count only what happened before.
-            without: Count everybody but this person, whenever it happened.
+            at: The instant.
+            without: Whose events are left out; -1 for nobody's.
+            later: Whether what others did later counts, except for what is popular in a window before the instant.
         """
         n = self._n_items
         found = np.zeros((len(FEATURES), n))
@@ -150,7 +155,9 @@ class Sequence(Prior):
             if row >= n:  # added since
                 continue
             here = slice(int(self._pairs[row]), int(self._pairs[row + 1]))
-            counts = self._when[here] < before if before is not None else self._whose[here] != without
+            counts = self._whose[here] != without
+            if not later:
+                counts &= self._when[here] < at
             other, gap = self._other[here][counts], self._gap[here][counts]
             for feature, chosen in (
                 (transitions, gap == 1),
@@ -159,30 +166,45 @@ class Sequence(Prior):
             ):
                 if n_chosen := int(chosen.sum()):
                     feature += np.bincount(other[chosen], minlength=n) * (share / (n_chosen + self.shrink))
-        found[5] = np.log(self._popularity(before, without) + 0.5)
+        for feature, days in _WINDOWS.items():
+            popularity = self._popularity(days, None if later and days is None else at, without)
+            found[feature] = np.log(popularity + 0.5)
+        found[8] = np.log(_LEAST + transitions + 0.5 * near)
         for row, n_own in Counter(rows).items():
             if row < n:
                 found[6, row] = 1
                 found[11, row] = np.log1p(n_own)
+                found[12, row] = found[8, row] - np.log(_LEAST)
         if rows and rows[-1] < n:
             found[7, rows[-1]] = 1
-        found[8] = np.log(0.003 + transitions + 0.5 * near)
         found[9] = np.log(0.02 + alike_last)
         found[10] = np.log(0.05 + alike)
         return found
 
-    def _popularity(self, before: np.datetime64 | None, without: int | None) -> np.ndarray:
-        """How often each item was taken. Shape ``(n_items,)``, int64."""
-        n = len(self._taken) if before is None else int(np.searchsorted(self._taken_at, before))
-        last, counts = self._popular
-        if n != last:
-            start, so_far = (last, counts) if n > last else (0, np.zeros_like(counts))
-            counts = so_far + np.bincount(self._taken[start:n], minlength=self._n_items)
-            self._popular = n, counts
-        if without is not None and without >= 0:
-            own = self._row[self._first[without] : self._first[without + 1]]
-            counts = counts - np.bincount(own, minlength=self._n_items)
+    def _popularity(self, days: int | None, before: np.datetime64 | None, without: int) -> np.ndarray:
+        """How often others took each item, in so many days before an instant or ever. Shape ``(n_items,)``, int64."""
+        since = None if days is None or before is None else before - np.timedelta64(days, "D")
+        end = len(self._taken) if before is None else int(np.searchsorted(self._taken_at, before))
+        start = 0 if since is None else int(np.searchsorted(self._taken_at, since))
+        last_start, last_end, counts = self._popular.get(days, (0, 0, np.zeros(self._n_items, np.int64)))
+        if abs(start - last_start) + abs(end - last_end) > end - start:  # nothing near was counted before
+            last_start, last_end, counts = start, start, np.zeros(self._n_items, np.int64)
+        if (start, end) != (last_start, last_end):
+            counts = counts + self._change(last_end, end) - self._change(last_start, start)
+            self._popular[days] = start, end, counts
+        if without >= 0:
+            own = slice(int(self._first[without]), int(self._first[without + 1]))
+            at, row = self._at[own], self._row[own]
+            there = np.ones(len(at), bool) if before is None else at < before
+            if since is not None:
+                there &= at >= since
+            counts = counts - np.bincount(row[there], minlength=self._n_items)
         return counts
+
+    def _change(self, old: int, new: int) -> np.ndarray:
+        """What counting up to another event changes. Shape ``(n_items,)``, int64."""
+        between = np.bincount(self._taken[min(old, new) : max(old, new)], minlength=self._n_items)
+        return between if new > old else -between
 
     def _log_mass(self, features: np.ndarray) -> np.ndarray:
         log_mass = self.weights @ features
@@ -191,18 +213,20 @@ class Sequence(Prior):
         return normalised
 
     def _weigh(self) -> None:
-        """Fit the weights to the latest choice of a sample of people by Newton's method, ridge towards `START`."""
+        """Fit the weights to the latest choices by Newton's method, ridge towards `START`."""
         self.weights = START.copy()
-        n_events = np.diff(self._first)
-        people = np.flatnonzero(n_events >= 2)
-        keys = [hashlib.blake2b(str(p).encode(), digest_size=8).digest() for p in people.tolist()]
-        people = people[np.argsort(np.array(keys), kind="stable")][: min(self.n_fit, _SAMPLED // max(self._n_items, 1))]
-        if len(people) < 2 * len(FEATURES):
+        number = np.repeat(np.arange(len(self._users)), np.diff(self._first))
+        later = np.flatnonzero(np.arange(len(number)) > self._first[number])  # with something before them
+        by_chance = np.random.default_rng(0).permutation(len(later))
+        latest_first = np.lexsort((by_chance, -self._at[later].astype(np.int64)))
+        chosen = later[latest_first][: min(self.n_fit, _SAMPLED // max(self._n_items, 1))]
+        if len(chosen) < 2 * len(FEATURES):
             return
         sampled = []
-        for person in people.tolist():
-            rows = self._row[self._first[person] : self._first[person + 1]].tolist()
-            sampled.append((self._features(rows[:-1], without=person).astype(np.float32), rows[-1]))
+        for i in chosen.tolist():
+            person = int(number[i])
+            rows = self._row[int(self._first[person]) : i].tolist()
+            sampled.append((self._features(rows, self._at[i], person).astype(np.float32), int(self._row[i])))
         step, best = np.zeros(len(FEATURES)), np.inf
         for _ in range(25):
             trial = self.weights - step

@@ -714,9 +714,9 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
                 ]
                 lines.append(f"\n{row['name']}: {', '.join(parts)}.")
         return "\n".join(lines)
-    names = [name for name in rows[0] if name != "name"]
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "name"))
     lines += [f"|  | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    lines += [f"| {row['name']} | {' | '.join(str(row.get(name)) for name in names)} |" for row in rows]
+    lines += [f"| {row['name']} | {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows]
     return "\n".join(lines)
 
 

@@ -435,7 +435,8 @@ def test_(
         settings={"model": model, "cases": len(chosen), "engine": engine_name},
         say=click.echo,
     )
-    fitted = json.loads((RESULTS / dataset / f"fit-{name}.json").read_text())["rows"][0]
+    fit = RESULTS / dataset / f"fit-{name}.json"
+    fitted = json.loads(fit.read_text())["rows"][0] if fit.is_file() else {"gamma": 1.0, "beta": 1.0}
     before = [case.before(-1) for case in chosen]
     lives = [rows.live(case) for case in chosen]
     writing, engine = rows.writing, None

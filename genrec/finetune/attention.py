@@ -19,6 +19,9 @@ NAME = "genrec_packed"
 _SMALL = 2**16
 """Most products of one row and head that are written out on a CPU: there, fused attention is no faster before."""
 
+_MULTIPLE = 16
+"""Rows of a bucket count as a multiple of so many places, so that shapes recur."""
+
 _lengths: ContextVar[tuple[int, ...]] = ContextVar("lengths")
 
 
@@ -91,7 +94,7 @@ def packed_attention(
         starts.append(start)
         start += length
     for bucket in _buckets(lengths[1:]):
-        longest = max(lengths[1 + i] for i in bucket)
+        longest = -(-max(lengths[1 + i] for i in bucket) // _MULTIPLE) * _MULTIPLE
         place = torch.arange(longest, device=out.device)
         begin = torch.tensor([starts[i] for i in bucket], device=out.device)
         n_each = torch.tensor([lengths[1 + i] for i in bucket], device=out.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -18,6 +19,8 @@ from genrec.finetune.packing import Packed
 
 AttentionInterface.register(NAME, packed_attention)
 
+_MULTIPLE = 128
+"""Steps are filled up to a multiple of so many places: for every new shape, a CPU's kernels are made anew and kept."""
 METHODS = ("lora", "adalora", "prefix", "full")
 """What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), prefix-tuning (Li and Liang 2021), all
 weights."""
@@ -155,14 +158,18 @@ def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tens
         caught.append(inputs[0])
         return (inputs[0][:, :0],)  # nothing of the vocabulary is computed
 
+    n = len(packed.token_ids)
+    n_idle = -n % _MULTIPLE if n > _MULTIPLE else 0
+    token_ids = np.concatenate([packed.token_ids, np.zeros(n_idle, np.int64)])
+    position_ids = n_past + np.concatenate([packed.position_ids, np.arange(n_idle)])
     device, dtype = next(model.parameters()).device, output_embeddings(model).weight.dtype
     in_half = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     hook = output_embeddings(model).register_forward_pre_hook(catch)
     try:
-        with rows_of(packed.lengths), in_half:
+        with rows_of((*packed.lengths, n_idle)), in_half:
             model(
-                input_ids=torch.from_numpy(packed.token_ids)[None].to(device),
-                position_ids=torch.from_numpy(n_past + packed.position_ids)[None].to(device),
+                input_ids=torch.from_numpy(token_ids)[None].to(device),
+                position_ids=torch.from_numpy(position_ids)[None].to(device),
                 past_key_values=past,
                 logits_to_keep=index,
                 use_cache=False,

@@ -21,6 +21,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -316,6 +317,7 @@ def ease(rows: Rows, before: list[History]) -> list[np.ndarray]:
     return [weights[[row[m.item_ids[0]] for m in case.moments]].sum(0) for case in before]
 
 
+WEIGHTS = ("gamma", "beta")
 UNTRAINED: dict[str, Any] = {"prior": None, "popularity": popularity, "ease": ease}
 
 
@@ -416,11 +418,21 @@ def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, jud
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
 @click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="transformers")
-@click.option("--ways", default="prior,model,both", show_default=True, help="What to rank with.")
+@click.option("--ways", "every", default="prior,model,both", show_default=True, help="What to rank with.")
+@click.option("--part", "share", default="0/1", show_default=True, help="1/2: place the second half of the rows alone.")
 def test_(
-    dataset: str, data: Path, work: Path, model: str, name: str, split: str, cases: int, engine_name: str, ways: str
+    dataset: str,
+    data: Path,
+    work: Path,
+    model: str,
+    name: str,
+    split: str,
+    cases: int,
+    engine_name: str,
+    every: str,
+    share: str,
 ) -> None:
-    """Rank published rows exactly."""
+    """Place the targets of published rows exactly."""
     from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
 
@@ -440,70 +452,109 @@ def test_(
     )
     fit = RESULTS / dataset / f"fit-{name}.json"
     fitted = json.loads(fit.read_text())["rows"][0] if fit.is_file() else {"gamma": 1.0, "beta": 1.0}
-    before = [case.before(-1) for case in chosen]
-    lives = [rows.live(case) for case in chosen]
-    writing, engine = rows.writing, None
+    ways = every.split(",")
+    asked = [way for way in ways if way not in UNTRAINED]
+    if asked:
+        folder = rows.model_folder if name == "untuned" else work / dataset / name / "merged"
+        scorings = {"model": Scoring(name="masked"), "both": Scoring(name="fused", **{k: fitted[k] for k in WEIGHTS})}
+        part, n_parts = (int(number) for number in share.split("/"))
+        seconds, placed = place_all(
+            rows,
+            {n: everything[n] for n in numbers},
+            {way: scorings[way] for way in asked},
+            lambda: {"vllm": VllmEngine, "transformers": TransformersEngine}[engine_name](folder, model=name),
+            work / dataset / name / split,
+            (part, n_parts),
+        )
+        if n_parts > 1:
+            return
 
     def rank(way: str) -> dict[str, Any]:
-        nonlocal engine
-        started_s = time.perf_counter()
-        log_masses = [rows.log_mass(case) for case in chosen]
-        if way in UNTRAINED:
-            scores = log_masses if way == "prior" else UNTRAINED[way](rows, before)
+        if way in asked:
+            ranks = [placed[way][n] for n in numbers]
+        else:
+            log_masses = [rows.log_mass(case) for case in chosen]
+            scores = log_masses if way == "prior" else UNTRAINED[way](rows, [case.before(-1) for case in chosen])
+            lives = [rows.live(case) for case in chosen]
             ranks = [
                 int(((score > score[t]) & (True if live is None else live)).sum())
                 for score, t, live in zip(scores, target, lives, strict=True)
             ]
-        else:
-            folder = rows.model_folder if name == "untuned" else work / dataset / name / "merged"
-            kind = VllmEngine if engine_name == "vllm" else TransformersEngine
-            engine = engine or kind(folder, model=name)
-            fused = Scoring(name="fused", gamma=fitted["gamma"], beta=fitted["beta"])
-            scoring = Scoring(name="masked") if way == "model" else fused
-            jobs = [
-                (
-                    render(
-                        writing.template, case, Context(), writing.encoded, writing.tokenizer, words=writing.words
-                    ).token_ids,
-                    place(
-                        writing.encoded.trie,
-                        int(t),
-                        within=10,
-                        scoring=scoring,
-                        log_mass=mass,  # `masked` guesses with it which branches it will need
-                        live=live,
-                    ),
-                )
-                for case, t, mass, live in zip(before, target, log_masses, lives, strict=True)
-            ]
-            kept = work / dataset / name / f"{split}-{len(jobs)}-{way}.json"  # so that a stopped run goes on
-            ranks, before_s = json.loads(kept.read_text()) if kept.is_file() else ([], 0.0)
-            for start in range(len(ranks), len(jobs), 128):
-                ranks += engine.run(jobs[start : start + 128])
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps([ranks, before_s + time.perf_counter() - started_s]))
-                click.echo(f"{way}: {len(ranks)} of {len(jobs)}, {time.perf_counter() - started_s:.0f} s")
-            started_s -= before_s
         found = np.array(ranks)
         return {
             **summary(found, people),
-            "seconds": round(time.perf_counter() - started_s),
+            "seconds": round(seconds) if way in asked else 0,
             "scoring": {"prior": "prior alone", "model": "masked"}.get(way, f"fused, {fitted}"),
             "follows_another": summary(found[follows], np.array(people)[follows]),
             "does_not": summary(found[~follows], np.array(people)[~follows]),
             "ranks": ranks,
         }
 
+    for way in ways:
+        book.add(way, lambda way=way: rank(way))
+    found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}
+    for better, than in (("both", "prior"), ("both", "model"), ("model", "prior")):
+        if better in found and than in found:
+            book.add(f"{better} - {than}", lambda a=better, b=than: difference(found[a], found[b], people))
+
+
+def place_all(
+    rows: Rows,
+    cases: dict[int, History],
+    scorings: dict[str, Scoring],
+    start_engine: Callable[[], Any],
+    folder: Path,
+    share: tuple[int, int],
+) -> tuple[float, dict[str, dict[int, int]]]:
+    """Place the targets of cases under each scoring, exactly to 10; what was done before is taken from the folder.
+
+    Args:
+        rows: The data set.
+        cases: By number.
+        scorings: By name.
+        start_engine: Starts an engine.
+        folder: Where what is done is kept, so that a stopped run goes on and several can share the work.
+        share: This process's share: which of how many.
+
+    Returns:
+        Seconds that it took in all, over all processes; places by scoring and number.
+    """
+    part, n_parts = share
+    done: dict[str, dict[int, int]] = {way: {} for way in scorings}
+    seconds = 0.0
+    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        kept = json.loads(file.read_text())
+        seconds += kept["seconds"]
+        for way in scorings:
+            done[way] |= {int(n): rank for n, rank in kept["ranks"].get(way, {}).items()}
+    mine = [n for n in list(cases)[part::n_parts] if any(n not in done[way] for way in scorings)]
+    if not mine:
+        return seconds, done
+    writing, engine, started_s = rows.writing, start_engine(), time.perf_counter()
+    new: dict[str, dict[int, int]] = {way: {} for way in scorings}
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{part}.json"
     try:
-        for way in ways.split(","):
-            book.add(way, lambda way=way: rank(way))
-        found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}
-        for better, than in (("both", "prior"), ("both", "model"), ("model", "prior")):
-            if better in found and than in found:
-                book.add(f"{better} - {than}", lambda a=better, b=than: difference(found[a], found[b], people))
+        for first in range(0, len(mine), 64):
+            jobs, whose = [], []
+            for n in mine[first : first + 64]:
+                case, before, mass = cases[n], cases[n].before(-1), rows.log_mass(cases[n])
+                ids = render(
+                    writing.template, before, Context(), writing.encoded, writing.tokenizer, words=writing.words
+                ).token_ids
+                target = rows.catalog.row[case.moments[-1].item_ids[0]]
+                for way in scorings:  # one after the other, so that the prompt is read once
+                    how = {"scoring": scorings[way], "log_mass": mass, "live": rows.live(case)}
+                    jobs.append((ids, place(writing.encoded.trie, target, within=10, **how)))
+                    whose.append((way, n))
+            for (way, n), rank in zip(whose, engine.run(jobs), strict=True):
+                new[way][n] = done[way][n] = rank
+            took = time.perf_counter() - started_s
+            out.write_text(json.dumps({"seconds": took, "ranks": new}))
+            click.echo(f"{first + 64} of {len(mine)}, {took:.0f} s")
     finally:
-        if engine is not None:
-            engine.close()
+        engine.close()
+    return seconds + time.perf_counter() - started_s, done
 
 
 def followers(cases: list[History]) -> set[int]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -325,21 +324,60 @@ def place(
     known: dict[int, _Opened] = {}
     path = [0, *trie.path(row)]
     own = _branches(weights, path)
-    first = _walk(weights, known, within, width, NO_LIMITS).asked if weights.can_guess else []
-    yield from _open(weights, list(dict.fromkeys([*own, *first])), known)
+    yield from _open(weights, own, known)
     if (weight := _weight(weights, own, path, known)) == -np.inf:
         return within
     floor = weight, -row
     while True:
-        sure = _walk(weights, known, within, width, NO_LIMITS, floor=floor, guess=False)
-        if len(sure.found) == within or not sure.asked:
-            return len(sure.found)
+        n_above, unknown = _above(weights, known, floor, within, guess=False)
+        if n_above == within or not unknown:
+            return n_above
         if weights.can_guess:
-            asked = _walk(weights, known, within, width, NO_LIMITS, floor=floor).asked
-        else:
-            asked = sure.asked[:width]
-        yield from _open(weights, asked, known)
+            _, unknown = _above(weights, known, floor, within, guess=True)
+        yield from _open(weights, unknown[: MAX_GUESSED if weights.can_guess else width], known)
         width = min(2 * width, MAX_WIDTH)
+
+
+def _above(
+    weights: _Weights, known: dict[int, _Opened], floor: tuple[float, int], most: int, *, guess: bool
+) -> tuple[int, list[int]]:
+    """Count items above a floor until there are so many, and name the branches that are not known on the way.
+
+    Goes first where items weigh most on average, for any items will do. Without `guess`, all that is counted is real,
+    and all that might hold more is named.
+
+    Args:
+        weights: What steps are worth.
+        known: Branches that are.
+        floor: Weight of an item and minus its row; what ties with it comes after it in a list.
+        most: When to stop counting.
+        guess: Whether to go on below what is not known as the prior sees it.
+    """
+    trie, n_found, unknown, n_pushed = weights.trie, 0, list[int](), 0
+    heap = [(0.0, 0, 0, 0.0)]  # (-average weight below, number, node, weight)
+    while heap and n_found < most:
+        _, _, node, weight = heapq.heappop(heap)
+        node = weights.skip_certain(node)
+        if weights.is_complete(node):
+            n_found += (weight, -trie.row_of(node)) > floor
+            continue
+        opened = known.get(node)
+        if opened is None:
+            if weight + math.log(weights.ceiling(node)) + 1e-9 < floor[0]:  # for rounding
+                continue
+            unknown.append(node)
+            if not guess:
+                continue
+            opened = weights.guess(node)
+        above = weight + opened.forced
+        if trie.is_leaf(opened.end):
+            n_found += (above, -trie.row_of(opened.end)) > floor
+        for child, step in zip(opened.children, opened.steps, strict=True):
+            if above + step < floor[0]:
+                break
+            n_pushed += 1
+            heapq.heappush(heap, (math.log(trie.n_below(child)) - above - step, n_pushed, child, above + step))
+    return n_found, unknown
 
 
 def _branches(weights: _Weights, path: list[int]) -> list[int]:
@@ -410,21 +448,10 @@ class _Walk:
         self.left_out = -np.inf  # weight of the best branch that limits forbade to open
 
 
-def _walk(
-    weights: _Weights,
-    known: dict[int, _Opened],
-    k: int,
-    width: int,
-    limits: Limits,
-    *,
-    floor: tuple[float, int] | None = None,
-    guess: bool = True,
-) -> _Walk:
+def _walk(weights: _Weights, known: dict[int, _Opened], k: int, width: int, limits: Limits) -> _Walk:
     """Walk the trie best first over what is known; where nothing is, ask, and go on with a guess if there is one.
 
     Until the first branch is asked about, all is as in the real distribution: a walk that asks nothing is the answer.
-    With a `floor`, any k items above it (weight, minus row) will do. Without `guess`, all that is found is real, and
-    all that might hold more is asked about.
     """
     walk, trie = _Walk(), weights.trie
     found = walk.found
@@ -446,18 +473,13 @@ def _walk(
         if weight == -np.inf:
             return
         entry = (weight, -trie.row_of(node))
-        if floor is not None and entry <= floor:
-            return
         if len(found) < k:
             heapq.heappush(found, entry)
         else:
             heapq.heappushpop(found, entry)
 
     push(_Opened(0.0, [0], [0.0], -1), 0, 0.0, 0)
-    least = -math.inf if floor is None else floor[0]
-    guess = guess and weights.can_guess
-    most = width if floor is None else sys.maxsize
-    while heap and (-heap[0][0] >= least if len(found) < k else floor is None and -heap[0][0] >= found[0][0]):
+    while heap and (len(found) < k or -heap[0][0] >= found[0][0]):
         _, _, branch, i, above, depth = heapq.heappop(heap)
         weight, node = above + branch.steps[i], weights.skip_certain(branch.children[i])
         if node not in doubtful:
@@ -481,9 +503,9 @@ def _walk(
                 walk.left_out = max(walk.left_out, weight)
                 continue
             walk.asked.append(node)
-            if len(walk.asked) >= (MAX_GUESSED if guess else most):
+            if len(walk.asked) >= (MAX_GUESSED if weights.can_guess else width):
                 break
-            if not guess:
+            if not weights.can_guess:
                 continue
             opened = weights.guess(node)
         if trie.is_leaf(opened.end):

@@ -290,6 +290,7 @@ def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settin
         "train",
         lambda: {
             "seconds": round(result.seconds),
+            "peak_mib": peak_memory_mib(),
             "steps": result.n_steps,
             "tokens_per_epoch": result.n_tokens,
             "targets_per_epoch": result.n_targets,

@@ -21,7 +21,7 @@ from genrec.assortment import Added, add_items, retire_items
 from genrec.catalog import Catalog, EncodedCatalog
 from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import NO_LIMITS, Limits, Ranking, score, search
+from genrec.decoding.search import NO_LIMITS, Limits, Ranking, place, score, search
 from genrec.engines.base import Engine, Search, Usage
 from genrec.engines.chat import CHARS_PER_TOKEN, Chat
 from genrec.errors import ConfigError, EmptyCatalogError
@@ -226,6 +226,32 @@ class Recommender:
         rankings: Sequence[Ranking | Grounded] = self._ground(drafts) if self.chat else self._search(drafts)
         return [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
 
+    def places(self, queries: Sequence[Query], item_ids: Sequence[str], *, within: int = 20) -> list[int]:
+        """Find how far down the list an item would stand, exactly, before any reranking: for judging.
+
+        Args:
+            queries: Who and when; how many items are asked for does not matter.
+            item_ids: The item of each query.
+            within: How far down places are told apart.
+
+        Returns:
+            For each query how many items come before it; `within` where so many or more do, or it is not on offer.
+
+        Raises:
+            ConfigError: If the model only writes titles, or as `recommend_many` does.
+        """
+        if self.chat is not None:
+            raise ConfigError("a model that writes titles gives no places", hint="Choose vllm, transformers or none.")
+        drafts = [self._look_back(query, _ignore) for query in queries]
+        self._write(drafts)
+        rows = [self.catalog.row.get(item_id, -1) for item_id in item_ids]
+        if self.engine is None:
+            return [self._place_by_prior(draft, row, within) for draft, row in zip(drafts, rows, strict=True)]
+        return self.engine.run(
+            (_ids(draft), self._placing(draft, row, within), draft.usage)
+            for draft, row in zip(drafts, rows, strict=True)
+        )
+
     async def answer(self, query: Query) -> Recommendation:
         """Recommend to one person on the running event loop, beside any number of others: for a server.
 
@@ -402,6 +428,21 @@ class Recommender:
         weights = yield from score(draft.trie, rows, scoring=self.scoring, live=draft.live, log_mass=log_mass)
         best = _best(weights, k)
         return Ranking(rows=rows[best], logprobs=weights[best], n_rounds=1, n_opened=len(rows))
+
+    def _placing(self, draft: _Draft, row: int, within: int) -> Search[int]:
+        if not 0 <= row < draft.n_items:
+            return within
+        assert draft.trie is not None
+        log_mass = self._log_mass(draft) if self.prior and self.scoring.normalised else None
+        how = {"scoring": self.scoring, "live": draft.allowed, "log_mass": log_mass}
+        return (yield from place(draft.trie, row, within=within, **how))
+
+    def _place_by_prior(self, draft: _Draft, row: int, within: int) -> int:
+        log_mass, allowed = self._log_mass(draft), draft.allowed
+        if not 0 <= row < draft.n_items or (allowed is not None and not allowed[row]):
+            return within
+        before = (log_mass > log_mass[row]) | ((log_mass == log_mass[row]) & (np.arange(len(log_mass)) < row))
+        return min(int((before if allowed is None else before & allowed).sum()), within)
 
     def _by_prior(self, draft: _Draft) -> Ranking:
         log_mass = self._log_mass(draft)

@@ -27,6 +27,7 @@ from genrec.engines.base import Engine
 from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
 from genrec.errors import ConfigError, ModelError, TextTakenError
+from genrec.evaluation.split import Split, split_by_time
 from genrec.finetune.adapter import CARD, Card, share_unseen
 from genrec.ground import Grounder
 from genrec.models import model_folder
@@ -337,12 +338,19 @@ class Workspace:
             embedder = Embedder(model_folder(self.settings.embedding))
             return TextVectors.of(self.catalog.texts, embedder, cache=self.folder / CACHE / "vectors")
 
-    def recommender(self, *, engine: str | Engine | None = None, scoring: ScoringName | None = None) -> Recommender:
+    def recommender(
+        self,
+        *,
+        engine: str | Engine | None = None,
+        scoring: ScoringName | None = None,
+        prior: Prior | None = None,
+    ) -> Recommender:
         """Everything put together as the settings say; the engine is started, which can take a minute.
 
         Args:
             engine: As for `engine`; or one that is running already, which its owner closes.
             scoring: ``auto``, ``joint``, ``masked`` or ``fused``; the settings' when omitted.
+            prior: One that is fitted already; the settings', fitted to all events, when omitted.
 
         Raises:
             GenrecError: If a part cannot be had; each says what to do.
@@ -365,7 +373,7 @@ class Workspace:
         return Recommender(
             store=self.store,
             catalog=catalog,
-            prior=self.prior if chat is None and (running is None or scoring != "joint") else None,
+            prior=(prior or self.prior) if chat is None and (running is None or scoring != "joint") else None,
             engine=running,
             chat=chat,
             grounder=grounder,
@@ -379,6 +387,24 @@ class Workspace:
             max_events=settings.history.max_events,
             max_tokens=settings.history.max_tokens,
             words=Words(time_zone=settings.time_zone, country=settings.country),
+        )
+
+    def split(self, *, held_out: float, n_cases: int) -> Split:
+        """People as they were before what happened last, and some of what happened then.
+
+        Args:
+            held_out: Share of all moments, the last ones, that is held out.
+            n_cases: Most cases of each half.
+
+        Raises:
+            TrainingError: If that leaves nothing to learn from or nobody to judge by.
+        """
+        return split_by_time(
+            self.store,
+            self.catalog.row.__contains__,
+            share=held_out,
+            max_events=self.settings.history.max_events,
+            n_cases=n_cases,
         )
 
     def training(
@@ -398,7 +424,7 @@ class Workspace:
         """
         try:
             from genrec.finetune.packing import Writing
-            from genrec.finetune.session import Session, split_by_time
+            from genrec.finetune.session import Session
         except ImportError as error:
             raise ConfigError(
                 f"training needs a package that is missing: {error.name}", hint="pip install 'genrec[train]'"
@@ -408,13 +434,7 @@ class Workspace:
         name = self.engine_name(engine or own)
         base, catalog = model_folder(settings.model), self.catalog
         tokenizer = HfTokenizer(base)
-        split = split_by_time(
-            self.store,
-            catalog.row.__contains__,
-            share=held_out,
-            max_events=settings.history.max_events,
-            n_cases=n_cases,
-        )
+        split = self.split(held_out=held_out, n_cases=n_cases)
         return Session(
             base=base,
             model=settings.model,

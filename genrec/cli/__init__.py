@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "Bring data in through a source.",
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
+    "evaluate": "Say how good recommendations are, judged by what people chose last.",
     "train": "Teach the language model what these people choose.",
     "tune": "Find training options that suit these people.",
     "adapters": "List, show and choose what training made.",

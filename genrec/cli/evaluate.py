@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the JSON to this file.")
 @json_option
 def command(workspace: Path, held_out: float, cases: int, engine: str | None, out: Path | None, as_json: bool) -> None:
-    """Say how good recommendations are: popularity, the prior, the model alone, and both together.
+    """Say how good recommendations are: each prior, the model alone, and the settings' prior and the model together.
 
     What happened last is held out: priors are fitted to what came before, and each person's first choice after it is
     looked for on exact lists over the whole catalogue. Brackets are 95 % intervals, bootstrapped over people; "tied"
@@ -72,13 +73,15 @@ def _ways(opened: Workspace, cut: datetime, engine: str | None) -> dict[str, Cal
     """What is compared, the prior first; recommenders are made when it is their turn."""
     name = opened.card.prior if opened.card else opened.settings.prior
     prior = opened.fitted_prior(name, before=cut)
-    ways = {name: lambda: opened.recommender(engine="none", prior=prior)}
-    if name != "popularity":
-        popular = opened.fitted_prior("popularity", before=cut)
-        ways["popularity"] = lambda: opened.recommender(engine="none", prior=popular)
+    ways = {name: partial(opened.recommender, engine="none", prior=prior)}
+    for other in opened.registry.names("priors"):
+        if other != name:
+            ways[other] = lambda other=other: opened.recommender(
+                engine="none", prior=opened.fitted_prior(other, before=cut)
+            )
     if opened.engine_name(engine) != "none":
-        ways["model"] = lambda: opened.recommender(engine=engine, scoring="masked", prior=prior)
-        ways["both"] = lambda: opened.recommender(engine=engine, scoring="fused", prior=prior)
+        ways["model"] = partial(opened.recommender, engine=engine, scoring="masked", prior=prior)
+        ways["both"] = partial(opened.recommender, engine=engine, scoring="fused", prior=prior)
     return ways
 
 

@@ -216,17 +216,21 @@ class Sequence(Prior):
         """Fit the weights to the latest choices by Newton's method, ridge towards `START`."""
         self.weights = START.copy()
         number = np.repeat(np.arange(len(self._users)), np.diff(self._first))
-        later = np.flatnonzero(np.arange(len(number)) > self._first[number])  # with something before them
-        by_chance = np.random.default_rng(0).permutation(len(later))
-        latest_first = np.lexsort((by_chance, -self._at[later].astype(np.int64)))
-        chosen = later[latest_first][: min(self.n_fit, _SAMPLED // max(self._n_items, 1))]
-        if len(chosen) < 2 * len(FEATURES):
-            return
+        changes = (np.diff(number) != 0) | (np.diff(self._at) != np.timedelta64(0))
+        start = np.flatnonzero(np.concatenate([np.ones(len(number[:1]), bool), changes]))  # of each moment
+        n_items = np.diff(start, append=len(number))
+        rng = np.random.default_rng(0)
+        chosen = start + (rng.random(len(start)) * n_items).astype(np.int64)  # one of each, for they hang together
+        latest_first = np.lexsort((rng.permutation(len(start)), -self._at[start].astype(np.int64)))
+        latest_first = latest_first[(start > self._first[number[start]])[latest_first]]  # with something before them
         sampled = []
-        for i in chosen.tolist():
-            person = int(number[i])
-            rows = self._row[int(self._first[person]) : i].tolist()
-            sampled.append((self._features(rows, self._at[i], person).astype(np.float32), int(self._row[i])))
+        for i in latest_first[: min(self.n_fit, _SAMPLED // max(self._n_items, 1))].tolist():
+            person = int(number[start[i]])
+            rows = self._row[int(self._first[person]) : int(start[i])].tolist()
+            features = self._features(rows, self._at[start[i]], person)
+            sampled.append((features.astype(np.float32), int(self._row[chosen[i]])))
+        if len(sampled) < 2 * len(FEATURES):
+            return
         step, best = np.zeros(len(FEATURES)), np.inf
         for _ in range(25):
             trial = self.weights - step

@@ -105,6 +105,23 @@ def test_weights_are_learned_where_there_is_enough_to_learn_from() -> None:
     assert len(repeats.weights) == len(FEATURES)
 
 
+def test_what_is_taken_together_is_learned_from_what_came_before_it() -> None:
+    baskets = (("tea", "cup"), ("radio", "lamp"), ("paint", "brush"))
+    rng = np.random.default_rng(0)
+    events = [
+        Event(user_id=f"u{i}", item_id=item, at=BEGIN + (n + i % 7) * DAY)
+        for i in range(120)
+        for n, b in enumerate(rng.permutation(3))
+        for item in baskets[b]
+    ]
+    prior = Sequence()
+    prior.fit(CATALOG, [batch("events", events)])
+    after = np.exp(prior.log_mass(history("tea"), Context()))
+    cup, *others = (TITLES.index(name) for name in ("cup", "radio", "lamp", "paint", "brush"))
+    assert after[cup] < 0.2, "the rest of a basket does not tell what the next one holds"
+    assert after[others].sum() > 0.7
+
+
 def test_it_bears_little_data_and_items_it_does_not_know() -> None:
     prior = fitted({})
     np.testing.assert_allclose(np.exp(prior.log_mass(history(), Context())), 0.1)

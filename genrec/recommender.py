@@ -434,8 +434,11 @@ class Recommender:
             return within
         assert draft.trie is not None
         log_mass = self._log_mass(draft) if self.prior and self.scoring.normalised else None
-        how = {"scoring": self.scoring, "live": draft.allowed, "log_mass": log_mass}
-        return (yield from place(draft.trie, row, within=within, **how))
+        return (
+            yield from place(
+                draft.trie, row, within=within, scoring=self.scoring, live=draft.allowed, log_mass=log_mass
+            )
+        )
 
     def _place_by_prior(self, draft: _Draft, row: int, within: int) -> int:
         log_mass, allowed = self._log_mass(draft), draft.allowed

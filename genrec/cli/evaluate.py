@@ -71,14 +71,15 @@ def command(workspace: Path, held_out: float, cases: int, engine: str | None, ou
 
 def _ways(opened: Workspace, cut: datetime, engine: str | None) -> dict[str, Callable[[], Recommender]]:
     """What is compared, the prior first; recommenders are made when it is their turn."""
-    name = opened.card.prior if opened.card else opened.settings.prior
-    prior = opened.fitted_prior(name, before=cut)
-    ways = {name: partial(opened.recommender, engine="none", prior=prior)}
-    for other in opened.registry.names("priors"):
-        if other != name:
-            ways[other] = lambda other=other: opened.recommender(
-                engine="none", prior=opened.fitted_prior(other, before=cut)
-            )
+    first = opened.card.prior if opened.card else opened.settings.prior
+    prior = opened.fitted_prior(first, before=cut)
+
+    def by_prior(name: str) -> Recommender:
+        fitted = prior if name == first else opened.fitted_prior(name, before=cut)
+        return opened.recommender(engine="none", prior=fitted)
+
+    names = [first, *(name for name in opened.registry.names("priors") if name != first)]
+    ways: dict[str, Callable[[], Recommender]] = {name: partial(by_prior, name) for name in names}
     if opened.engine_name(engine) != "none":
         ways["model"] = partial(opened.recommender, engine=engine, scoring="masked", prior=prior)
         ways["both"] = partial(opened.recommender, engine=engine, scoring="fused", prior=prior)

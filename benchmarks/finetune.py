@@ -369,8 +369,8 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
         return {
             "gamma": round(gamma, 3),
             "beta": round(beta, 3),
-            "fitted_nats": round(loss, 4),
-            "held_out_nats": nats,
+            "fitted, nats": round(loss, 4),
+            "held out, nats": nats,
         }
 
     book.add("weights", weigh)
@@ -769,10 +769,17 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
                 ]
                 lines.append(f"\n{row['name']}: {', '.join(parts)}.")
         return "\n".join(lines)
+    rows = [_flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in rows for name in row if name != "name"))
     lines += [f"|  | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     lines += [f"| {row['name']} | {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows]
     return "\n".join(lines)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with what it holds in a table of its own beside the rest."""
+    inner = {f"{key}: {name}": v for key, value in row.items() if isinstance(value, dict) for name, v in value.items()}
+    return {key: value for key, value in row.items() if not isinstance(value, dict)} | inner
 
 
 FIGURES = ("HR@1", "HR@10", "NDCG@10")

@@ -485,7 +485,9 @@ def test_(
         return {
             **summary(found, people),
             "seconds": round(seconds) if way in asked else 0,
-            "scoring": {"prior": "prior alone", "model": "masked"}.get(way, f"fused, {fitted}"),
+            "scoring": {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}.get(
+                way, way
+            ),
             "follows_another": summary(found[follows], np.array(people)[follows]),
             "does_not": summary(found[~follows], np.array(people)[~follows]),
             "ranks": ranks,

@@ -482,10 +482,11 @@ def test_(
                 for score, t, live in zip(scores, target, lives, strict=True)
             ]
         found = np.array(ranks)
+        said = {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}
         return {
             **summary(found, people),
             "seconds": round(seconds) if way in asked else 0,
-            "scoring": {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}.get(
+            "scoring": said.get(way, way),
                 way, way
             ),
             "follows_another": summary(found[follows], np.array(people)[follows]),

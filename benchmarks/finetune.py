@@ -487,8 +487,6 @@ def test_(
             **summary(found, people),
             "seconds": round(seconds) if way in asked else 0,
             "scoring": said.get(way, way),
-                way, way
-            ),
             "follows_another": summary(found[follows], np.array(people)[follows]),
             "does_not": summary(found[~follows], np.array(people)[~follows]),
             "ranks": ranks,

@@ -64,11 +64,9 @@ class Rows:
         items: The catalogue.
         texts: What items are called, by id; their short titles when omitted.
         people: Who is learned from.
-        without_seen: Whether what a person has is left out of the ranking, as is the custom with ratings.
     """
 
     name: str
-    without_seen = False
 
     def __init__(
         self, model: str, items: list[Item], people: list[History], texts: dict[str, str] | None = None
@@ -111,11 +109,7 @@ class Rows:
 
     def live(self, case: History) -> np.ndarray | None:
         """Which items are ranked; all when None."""
-        if not self.without_seen:
-            return None
-        live = np.ones(len(self.catalog), bool)
-        live[[self.catalog.row[m.item_ids[0]] for m in case.moments[:-1]]] = False
-        return live
+        return None
 
     def last(self, case: History) -> tuple[History, Row]:
         """A case as a row whose only target is the last moment."""
@@ -161,7 +155,6 @@ class MovieLens(Rows):
     """MovieLens-100K, leave-one-out, the last 50 events a person, ties in time broken by hash."""
 
     name = "movielens-100k"
-    without_seen = True
 
     def __init__(self, data: Path, model: str) -> None:
         try:
@@ -477,8 +470,13 @@ def test_(
             log_masses = [rows.log_mass(case) for case in chosen]
             scores = log_masses if way == "prior" else UNTRAINED[way](rows, [case.before(-1) for case in chosen])
             lives = [rows.live(case) for case in chosen]
+            order = np.arange(len(rows.catalog))  # settles ties, as in a list
             ranks = [
-                int(((score > score[t]) & (True if live is None else live)).sum())
+                int(
+                    (
+                        ((score > score[t]) | ((score == score[t]) & (order < t))) & (True if live is None else live)
+                    ).sum()
+                )
                 for score, t, live in zip(scores, target, lives, strict=True)
             ]
         found = np.array(ranks)
@@ -487,8 +485,11 @@ def test_(
             **summary(found, people),
             "seconds": round(seconds) if way in asked else 0,
             "scoring": said.get(way, way),
-            "follows_another": summary(found[follows], np.array(people)[follows]),
-            "does_not": summary(found[~follows], np.array(people)[~follows]),
+            **{
+                part: summary(found[which], np.array(people)[which])
+                for part, which in (("follows_another", follows), ("does_not", ~follows))
+                if follows.any()
+            },
             "ranks": ranks,
         }
 
@@ -580,6 +581,7 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
     import torch
 
     from genrec.finetune.methods import adapt, load_model
+    from genrec.finetune.packing import pack
     from genrec.finetune.train import Steps, batch, target_losses
 
     rows, how = DATA[dataset](data, model), Options(epochs=1)
@@ -592,25 +594,24 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
     learner = adapt(load_model(rows.model_folder), "lora", n_steps=2 * steps)
     optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=1e-4)
 
-    def learn(some: list[Any], full: bool) -> tuple[float, int, int]:
-        settings = replace(how, loss="full-vocabulary") if full else how
+    def learn(some: list[Any]) -> tuple[float, int, int]:
         started_s = time.perf_counter()
-        step = batch(some, whole.chooser, settings)
-        target_losses(learner, step, settings).mean().backward()
+        step = batch(some, whole.chooser, how)
+        target_losses(learner, step, how).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         return time.perf_counter() - started_s, len(step.weight), len(step.packed.token_ids)
 
     def alone() -> list[Any]:
-        some: list[Any] = []
-        while single and sum(len(row.token_ids) for _, row in some) + len(single[-1][1].token_ids) <= how.step_tokens:
+        some = [single.pop()]
+        while single and len(pack([row for _, row in [*some, single[-1]]]).token_ids) <= how.step_tokens:
             some.append(single.pop())
         return some
 
     figures: dict[str, list[tuple[float, int, int]]] = {"packed": [], "one prompt a target": []}
     for i in range(steps + 1):
-        packed = learn([whole.rows[j] for j in whole.steps[i]], full=False)
-        apart = learn(alone(), full=True)
+        packed = learn([whole.rows[j] for j in whole.steps[i]])
+        apart = learn(alone())
         if i:  # the first of each warms up
             figures["packed"].append(packed)
             figures["one prompt a target"].append(apart)
@@ -624,7 +625,7 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
     for way, found in figures.items():
         seconds, targets, tokens = (sum(column) for column in zip(*found, strict=True))
         rate = {"targets_per_s": round(targets / seconds, 2), "tokens_per_s": round(tokens / seconds, 1)}
-        book.add(way, lambda rate=rate: {**rate, "peak_mib": peak_memory_mib()})
+        book.add(way, lambda rate=rate: rate)
 
 
 BRIEF: dict[str, dict[str, Any]] = {

@@ -471,14 +471,9 @@ def test_(
             scores = log_masses if way == "prior" else UNTRAINED[way](rows, [case.before(-1) for case in chosen])
             lives = [rows.live(case) for case in chosen]
             order = np.arange(len(rows.catalog))  # settles ties, as in a list
-            ranks = [
-                int(
-                    (
-                        ((score > score[t]) | ((score == score[t]) & (order < t))) & (True if live is None else live)
-                    ).sum()
-                )
-                for score, t, live in zip(scores, target, lives, strict=True)
-            ]
+            pairs = zip(scores, target.tolist(), strict=True)
+            above = [(score > score[t]) | ((score == score[t]) & (order < t)) for score, t in pairs]
+            ranks = [int((one if live is None else one & live).sum()) for one, live in zip(above, lives, strict=True)]
         found = np.array(ranks)
         said = {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}
         return {

@@ -178,28 +178,38 @@ class Workspace:
         """The folder of the adapter in use, which was made for what the settings say; None for none."""
         return self.adapters / self.adapter_name if self.card else None
 
-    def switch(self, name: str, recommender: Recommender) -> None:
-        """Let a recommender on vLLM answer with another adapter from the next search on, and stay so.
+    def switch(self, name: str, recommender: Recommender) -> Callable[[], None]:
+        """Prepare that a recommender on vLLM answers with another adapter from the next search on, and stays so.
 
         Args:
             name: An adapter of the workspace; ``none`` for the model as it is.
             recommender: What answers.
 
+        Returns:
+            What does it, at once: on a server's event loop no search begins half way.
+
         Raises:
             ModelError: If there is no such adapter, it was made for something else, or vLLM cannot load it as it runs.
         """
-        card = None if name == "none" else self._checked(name)
-        _, beside = self.adapted(self.adapters / name if card else None, "vllm")
-        engine = recommender.engine
-        if engine is None or (card and beside is None):
-            raise ModelError(f"{name} cannot be loaded into what runs", hint="Choose it with genrec adapters; restart.")
+        card, engine = None if name == "none" else self._checked(name), recommender.engine
+        merged = [one.name for one in (self.card, card) if one and one.method != "lora"]
+        if engine is None or merged:
+            why = f"{merged[0]} is no LoRA" if merged else "no model does"
+            raise ModelError(
+                f"{name} cannot be loaded into what runs: {why}",
+                hint="Choose it with genrec adapters use, and start again.",
+            )
         prior = recommender.prior
         if card and card.prior != (self.card.prior if self.card else self.settings.prior):
             prior = self.fitted_prior(card.prior)
-        engine.use(beside)
-        recommender.prior, recommender.scoring = prior, _scoring(recommender.scoring.name, card)
-        self.use_adapter(name)
-        self.card = card
+
+        def now() -> None:
+            engine.use(self.adapters / name if card else None)
+            recommender.prior, recommender.scoring = prior, _scoring(recommender.scoring.name, card)
+            self.use_adapter(name)
+            self.card = card
+
+        return now
 
     def _checked(self, name: str) -> Card:
         folder = self.adapters / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -11,18 +12,20 @@ import click
 
 from genrec.cli._common import NameValue, json_option, print_json, workspace_option
 from genrec.errors import ConfigError
+from genrec.finetune.adapter import checkpoints_of
 
 if TYPE_CHECKING:
     from genrec.finetune.train import Options
 
 
+RESERVED = ("none", "current")
 SETTING = NameValue("weight_decay=0.1")
 
 
 @click.command("train")
 @workspace_option
 @click.option("--since", metavar="NAME", help="Let this adapter learn on, from what happened since it was trained.")
-@click.option("--name", default="latest", show_default=True, help="What to call the adapter.")
+@click.option("--name", help="What to call the adapter; the next free one of adapter-1, adapter-2 … when omitted.")
 @click.option("--method", type=click.Choice(["lora", "adalora", "prefix", "full"]), default="lora", show_default=True)
 @click.option("--rank", default=32, show_default=True, help="Rank of a LoRA's updates; length of a prefix.")
 @click.option("--epochs", default=2.0, show_default=True, help="How often each person is seen.")
@@ -38,7 +41,7 @@ SETTING = NameValue("weight_decay=0.1")
 @json_option
 def command(
     workspace: Path,
-    name: str,
+    name: str | None,
     more: tuple[tuple[str, str], ...],
     show_options: bool,
     held_out: float,
@@ -62,7 +65,7 @@ def command(
         return
     from genrec.workspace import open_workspace
 
-    if not name or Path(name).name != name or name.startswith(".") or name in ("none", "current"):
+    if name is not None and (not name or Path(name).name != name or name.startswith(".") or name in RESERVED):
         raise ConfigError(
             f"{name!r} cannot be an adapter's name", hint="It becomes a folder: letters, digits, - and _."
         )
@@ -73,6 +76,12 @@ def command(
             if engine not in (None, "transformers"):
                 raise ConfigError(f"the engine {engine!r} cannot judge a prefix", hint="Leave --engine out.")
             engine = "transformers"
+        name = name or _next_name(opened.adapters)
+        if (opened.adapters / name).exists() and not (opened.adapters / checkpoints_of(name)).exists():
+            raise ConfigError(
+                f"there is an adapter {name!r} already, and one that is in use is not to be replaced",
+                hint="Give another --name.",
+            )
         session = opened.training(held_out=held_out, n_cases=cases, engine=engine, say=say)
         learn = session.split.learn
         say(f"{len(learn)} people before {session.split.cut:%Y-%m-%d %H:%M}; {opened.settings.model}, {options.method}")
@@ -95,6 +104,14 @@ def command(
             say(f"Not put to use: on these people it is no better than {rivals[rival]}. genrec adapters use {name}")
         if as_json:
             print_json({"adapter": str(opened.adapters / name), "metrics": card.metrics, "data": card.data})
+
+
+def _next_name(adapters: Path) -> str:
+    """The name of the one run that was stopped, to go on with it; else a free one."""
+    stopped = [path for path in adapters.glob(checkpoints_of("adapter-*")) if path.is_dir()]
+    if len(stopped) == 1:
+        return stopped[0].name[1:].removesuffix(".checkpoints")
+    return next(name for n in itertools.count(1) if not (adapters / (name := f"adapter-{n}")).exists())
 
 
 def _options() -> list[tuple[str, str, Any, str]]:

@@ -73,7 +73,7 @@ def command(
         print_json(rows)
     elif rows:
         click.echo(table(rows[:10]))
-        best = " ".join(f"--set {name}={value}" for name, value in study.best_params.items())
+        best = " ".join(f"--set {name}={value}" for name, value in (*fixed, *study.best_params.items()))
         click.echo(f"genrec train {best}")
 
 

@@ -132,6 +132,11 @@ def share_unseen(folder: Path, catalog: Catalog) -> float:
     return float(1 - np.isin(_hashes(catalog), np.load(folder / TEXTS)).mean()) if len(catalog) else 0.0
 
 
+def checkpoints_of(name: str) -> str:
+    """The folder, beside an adapter's, that holds its checkpoints until training has ended."""
+    return f".{name}.checkpoints"
+
+
 def _hashes(catalog: Catalog) -> np.ndarray:
     texts = (text.encode(errors="surrogatepass") for text in catalog.texts)
     return np.array([int.from_bytes(hashlib.blake2b(t, digest_size=8).digest(), "big") for t in texts], np.uint64)

@@ -63,10 +63,10 @@ def last_checkpoint(folder: Path, run: dict[str, Any]) -> str | None:
 
 def explained(error: Exception, folder: Path, step_tokens: int) -> Exception:
     """An error of a training run as people can act on it; the same error where there is nothing to add."""
-    text = str(error).lower()
+    text = str(error).strip().lower()
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
         return TrainingError(
-            f"not enough memory for steps of {step_tokens} tokens: {str(error).strip().splitlines()[0][:200]}",
+            f"not enough memory for steps of {step_tokens} tokens: {(text or 'no more').splitlines()[0][:200]}",
             hint=f"Lower step_tokens, to {step_tokens // 2} say, and double accumulate to make up for it; or set "
             "last_layers. The last checkpoint stays.",
         )

@@ -34,6 +34,16 @@ class Alternatives:
     log_mass: torch.Tensor | None
     """Log prior probability below each alternative, nats. Shape ``(n_alternatives,)``, float32."""
 
+    def to(self, device: torch.device) -> Alternatives:
+        """The same on a device."""
+        return Alternatives(
+            tokens=self.tokens.to(device),
+            column=self.column.to(device),
+            choice=self.choice.to(device),
+            chosen=self.chosen.to(device),
+            log_mass=None if self.log_mass is None else self.log_mass.to(device),
+        )
+
 
 def alternatives(trie: AnyTrie, choices: Choices, masses: Sequence[np.ndarray] | None = None) -> Alternatives:
     """Look up what can be chosen.

@@ -19,6 +19,8 @@ from genrec.finetune.packing import Packed
 
 AttentionInterface.register(NAME, packed_attention)
 
+_UNLIKE = ("logits_scaling", "logit_scale", "final_logit_softcapping", "attn_logit_softcapping")
+"""Settings of models whose logits or attention are changed in ways that training here does not know."""
 _MULTIPLE = 128
 """Steps are filled up to a multiple of so many places: for every new shape, a CPU's kernels are made anew and kept."""
 METHODS = ("lora", "adalora", "prefix", "full")
@@ -30,9 +32,20 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Pr
     """Load a causal language model for training on rows laid end to end.
 
     Raises:
-        ModelError: If the folder holds none.
+        ModelError: If the folder holds none, or one whose logits are more than products with the output matrix.
     """
     model: PreTrainedModel = causal_model(folder, dtype=dtype, attn_implementation=NAME)
+    config = model.config.get_text_config()
+    unlike = [name for name in _UNLIKE if getattr(config, name, None) not in (None, 1.0)]
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        unlike.append("a bias")
+    if unlike:
+        raise ModelError(
+            f"the logits of {folder.name} are more than products with its output matrix: {', '.join(unlike)}",
+            hint="Training would not learn what is served. Choose another model.",
+        )
+    if model.dtype == torch.float16:
+        model = model.bfloat16()  # whose gradients need no scaling
     return model.to(best_device() if device == "auto" else device)
 
 
@@ -149,10 +162,10 @@ def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tens
         Shape ``(n, n_hidden)``.
     """
     caught: list[torch.Tensor] = []
-    past, n_past = None, 0
-    if hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning:
-        past = model.get_prompt(1)  # PEFT's own call would drop the positions
-        model, n_past = model.get_base_model(), past.get_seq_length()
+    past, n_past, inner = None, 0, _unwrapped(model)
+    if hasattr(inner, "peft_config") and inner.active_peft_config.is_prompt_learning:
+        past = inner.get_prompt(1)  # PEFT's own call would drop the positions
+        model, n_past = inner.get_base_model(), past.get_seq_length()
 
     def catch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         caught.append(inputs[0])
@@ -179,8 +192,14 @@ def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tens
     return caught[0][0]
 
 
+def _unwrapped(model: Any) -> Any:
+    """The model itself, where several processes train it together."""
+    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+
+
 def output_embeddings(model: Any) -> torch.nn.Module:
     """The layer that predicts tokens."""
+    model = _unwrapped(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     layer: torch.nn.Module = base.get_output_embeddings()
     return layer

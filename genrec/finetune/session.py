@@ -1,7 +1,7 @@
 """From a store to an adapter: split by time, look before, train, fit the prior's weight, look after, write the folder.
 
 What is held out is what happened last: nobody's future is learned from. Of the people with something held out, one half
-stops training and judges, the other fits how much model and prior count. Knows the order of these steps; each is
+judges, the other stops training and fits how much model and prior count. Knows the order of these steps; each is
 another module's business.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place
@@ -24,7 +25,7 @@ from genrec.engines.base import Engine
 from genrec.errors import TrainingError
 from genrec.evaluation.metrics import difference, summary
 from genrec.evaluation.split import Split
-from genrec.finetune.adapter import Card, fingerprint, save
+from genrec.finetune.adapter import Card, checkpoints_of, fingerprint, save
 from genrec.finetune.methods import load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import Batch, OnLook, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
@@ -78,7 +79,7 @@ class Session:
 
     def steps(self, cases: Sequence[tuple[History, Row]], options: Options) -> list[Batch]:
         """Cases in steps, with the prior's masses."""
-        chooser = Chooser(self.writing.encoded.trie)
+        chooser, options = Chooser(self.writing.encoded.trie), replace(options, loss="trie")
         parts = [cases[i : i + _AT_ONCE] for i in range(0, len(cases), _AT_ONCE)]
         return [batch(part, chooser, options, mass_of=self.mass) for part in parts]
 
@@ -101,7 +102,10 @@ class Session:
         encoded = self.writing.encoded
         cases, log_masses = self.judged, self._judged_log_masses
         if engine is None:
-            return [int((m > m[row.target[0]]).sum()) for (_, row), m in zip(cases, log_masses, strict=True)]
+            order = np.arange(len(encoded.catalog))  # settles ties, as in a list
+            targets = [int(row.target[0]) for _, row in cases]
+            above = [(m > m[t]) | ((m == m[t]) & (order < t)) for m, t in zip(log_masses, targets, strict=True)]
+            return [int(one.sum()) for one in above]
         jobs = []
         for (person, row), log_mass in zip(cases, log_masses, strict=True):
             index = int(row.moment[0])
@@ -124,8 +128,9 @@ class Session:
         model: Any,
         options: Options,
         checkpoints: Path,
-        judge: Sequence[Batch],
+        held_out: Sequence[Batch],
         *,
+        since: Path | None = None,
         people: Sequence[History] | None = None,
         max_minutes: float = math.inf,
         on_look: OnLook | None = None,
@@ -137,8 +142,13 @@ class Session:
             self.writing,
             options,
             checkpoints,
-            held_out=judge,
+            held_out=held_out,
             mass_of=self.held_out_mass if options.beta else None,
+            identity={
+                "base": fingerprint(self.base),
+                "since": fingerprint(since) if since else "",
+                "prior": self.prior_name,
+            },
             max_minutes=max_minutes,
             on_look=on_look,
         )
@@ -192,7 +202,7 @@ class Session:
             options = replace(options, method=before.method, rank=before.rank)  # type: ignore[arg-type]
             people = self.news(before)
         judge, fit = self.steps(self.judged, options), self.steps(self.cases(self.split.fit), options)
-        checkpoints = folder.parent / f".{name}.checkpoints"
+        checkpoints = folder.parent / checkpoints_of(name)
         users = [person.user_id for person, _ in self.judged]
         ranks: dict[str, list[int]] = {"prior": self.ranks(None, Scoring())}
         self.say(_line("prior alone", ranks["prior"], users))
@@ -210,7 +220,7 @@ class Session:
         nats = {"untuned": mean_loss(untuned_logits, judge, 1.0, 0.0)}
         if before is not None:
             nats["before"] = mean_loss(untuned_logits, judge, before.gamma, before.beta)
-        result = self.learn(lm, options, checkpoints, judge, people=people, max_minutes=max_minutes)
+        result = self.learn(lm, options, checkpoints, fit, since=since, people=people, max_minutes=max_minutes)
         gamma, beta, _ = fit_weights(choice_logits(result.model, fit), fit)
         judged = choice_logits(result.model, judge)
         for way, weights in {"prior": (0.0, 1.0), "tuned": (1.0, 0.0), "both": (gamma, beta)}.items():
@@ -242,6 +252,8 @@ class Session:
             licence=_licence(self.base),
         )
         save(result.model, self.base, folder, card, self.writing.encoded.catalog, result.log)
+        result.model.to("cpu")  # the engine that judges wants a GPU for itself
+        torch.cuda.empty_cache()
         tuned = self.engine(folder)
         try:
             ranks["tuned"] = self.ranks(tuned, Scoring(name="masked"))

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,6 +103,10 @@ class Options:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, and must be above 0")
+        if self.loss not in ("trie", "full-vocabulary"):
+            raise ConfigError(f"no loss {self.loss!r}", hint="Choose trie or full-vocabulary.")
+        if self.method == "adalora" and (self.rank < 2 or self.patience):
+            raise ConfigError("AdaLoRA needs a rank from 2, and cannot go back to a better checkpoint: no patience")
         if self.beta < 0 or self.gamma <= 0 or (self.beta and self.loss != "trie"):
             raise ConfigError(
                 f"gamma {self.gamma} and beta {self.beta} cannot weigh model and prior in the loss {self.loss!r}",
@@ -112,15 +116,6 @@ class Options:
             raise ConfigError(f"domain_epochs is {self.domain_epochs}, and must not be below 0")
         if self.patience and not self.eval_every:
             raise ConfigError("patience needs looks to count", hint="Set eval_every too.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """One choice that a person made, in the row that it is learned from."""
-
-    history: History
-    moment: int
-    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +306,7 @@ def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
         losses = full_vocabulary(hidden, output, step.token.to(hidden.device))
     else:
         how = {"temperature": options.temperature, "gamma": options.gamma, "beta": options.beta}
-        losses = trie_loss(hidden, output, step.among, **how)
+        losses = trie_loss(hidden, output, step.among.to(hidden.device), **how)
     found = torch.zeros(len(step.weight), device=losses.device)
     return found.index_add(0, step.target.to(losses.device), losses)
 
@@ -372,6 +367,8 @@ class _Stop(TrainerCallback):  # type: ignore[misc]
     asked: threading.Event = field(default_factory=threading.Event)
     until_s: float = math.inf
     """When to stop by itself, on `time.monotonic`."""
+    stopped: bool = False
+    """Whether it did."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Let AdaLoRA move ranks to where they count, which it does between a step and the next gradient."""
@@ -382,8 +379,8 @@ class _Stop(TrainerCallback):  # type: ignore[misc]
         """Look whether to stop."""
         if state.global_step % 10 == 0:
             _give_back_memory()
-        if self.asked.is_set() or time.monotonic() > self.until_s:
-            control.should_training_stop = control.should_save = True
+        if _any_process(self.asked.is_set() or time.monotonic() > self.until_s):
+            self.stopped = control.should_training_stop = control.should_save = True
         return control
 
     @contextmanager
@@ -415,6 +412,7 @@ def train(
     held_out: Sequence[Batch] = (),
     weight_of: Callable[[History, int], float] | None = None,
     mass_of: MassOf | None = None,
+    identity: Mapping[str, str] | None = None,
     max_minutes: float = math.inf,
     on_look: OnLook | None = None,
     progress: bool | None = None,
@@ -430,6 +428,7 @@ def train(
         held_out: Steps that are looked at and not learned from.
         weight_of: Weight of a person's moment, given by its index in the history; 1 when omitted.
         mass_of: Prior probabilities; needed where `options.beta` is above 0.
+        identity: What else tells this run from others whose checkpoints might lie there, as the base model does.
         max_minutes: When to stop by itself, with a checkpoint.
         on_look: Is told what each look at the held-out people found.
         progress: Whether to draw a bar on standard error; where that is a terminal when omitted.
@@ -442,7 +441,12 @@ def train(
     n_planned = -(-len(steps) // (options.accumulate * n_processes))
     if options.max_steps:
         n_planned = min(n_planned, options.max_steps)
-    last = last_checkpoint(folder, steps.run | {"processes": n_processes})
+    last = last_checkpoint(folder, steps.run | {"processes": n_processes} | dict(identity or {}))
+    if last and options.method == "adalora":
+        raise TrainingError(
+            f"AdaLoRA cannot go on from {last}: PEFT does not keep how its ranks were settled",
+            hint=f"Remove {folder} to begin anew.",
+        )
     torch.manual_seed(options.seed)
     if not hasattr(model, "peft_config"):
         model = adapt(
@@ -484,6 +488,7 @@ def train(
         remove_unused_columns=False,
         label_names=[],
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU: more of them by accelerate launch
     stop = _Stop(until_s=time.monotonic() + 60 * max_minutes)
     loop = _Loop(
         options=options,
@@ -512,7 +517,7 @@ def train(
         seconds=time.monotonic() - started_s,
         n_tokens=steps.n_tokens,
         n_targets=steps.n_targets,
-        interrupted=loop.state.global_step < n_planned and not options.patience,
+        interrupted=stop.stopped and loop.state.global_step < n_planned,
     )
 
 
@@ -577,6 +582,16 @@ def _mean_loss(
         assert step.among.log_mass is not None
         total = total + choice_losses(gamma * logit + beta * step.among.log_mass, step.among).sum()
     return total / sum(len(step.weight) for step in steps)
+
+
+def _any_process(wants: bool) -> bool:
+    """Whether any of the processes that train together wants something; all of them get the same answer."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return wants
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    count = torch.tensor(int(wants), device=device)
+    torch.distributed.all_reduce(count)
+    return bool(count.item())
 
 
 def _give_back_memory() -> None:

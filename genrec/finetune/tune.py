@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.methods import load_model
 from genrec.finetune.session import Session
 from genrec.finetune.train import Options, choice_logits, fit_weights, mean_loss
@@ -42,7 +42,7 @@ class Choice:
         Raises:
             ConfigError: If it is neither.
         """
-        kind = type(default) if isinstance(default, (int, float, str)) else float
+        kind = type(default) if isinstance(default, (int, float, str)) else int if name == "last_layers" else float
         try:
             if found := _RANGE.fullmatch(text):
                 low, high = float(found[1]), float(found[2])
@@ -61,7 +61,7 @@ class Choice:
         if self.values:
             return trial.suggest_categorical(self.name, self.values)
         log = self.low > 0 and self.high / self.low > 10
-        if isinstance(default, int):
+        if isinstance(default, int) or self.name == "last_layers":
             return trial.suggest_int(self.name, round(self.low), round(self.high), log=log)
         return trial.suggest_float(self.name, self.low, self.high, log=log)
 
@@ -95,10 +95,10 @@ def tune(
     study = optuna.create_study(
         study_name="train",
         storage=f"sqlite:///{folder / 'study.db'}",
-        sampler=optuna.samplers.TPESampler(seed=options.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
         load_if_exists=True,
     )
+    study.sampler = optuna.samplers.TPESampler(seed=options.seed + len(study.trials))  # no first draw twice
     options = replace(options, eval_every=options.eval_every or 10)
     judge, fit = session.steps(session.judged, options), session.steps(session.cases(session.split.fit), options)
     defaults: Mapping[str, Any] = vars(options)
@@ -113,7 +113,7 @@ def tune(
         checkpoints = folder / f"trial-{trial.number}"
         try:
             model = load_model(session.base)
-            result = session.learn(model, tried, checkpoints, judge, max_minutes=minutes_each, on_look=look)
+            result = session.learn(model, tried, checkpoints, fit, max_minutes=minutes_each, on_look=look)
         finally:
             shutil.rmtree(checkpoints, ignore_errors=True)
         if trial.should_prune():
@@ -126,5 +126,5 @@ def tune(
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     n_left = n_trials - len(study.get_trials(states=finished))
     if n_left > 0:
-        study.optimize(attempt, n_trials=n_left)
+        study.optimize(attempt, n_trials=n_left, catch=(TrainingError,))
     return study

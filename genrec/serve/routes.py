@@ -47,7 +47,7 @@ def application(
     status: Status,
     alive: Callable[[], bool],
     k: int,
-    switch: Callable[[str], None],
+    switch: Callable[[str], Callable[[], None]],
     openai: FastAPI | None,
 ) -> FastAPI:
     """Put the routes together.
@@ -59,10 +59,12 @@ def application(
         status: What ``GET /v1/status`` says beyond the desk's numbers.
         alive: Whether the engine lives.
         k: How many items where a query names no number.
-        switch: Lets the model answer with another adapter, by name.
+        switch: Prepares that the model answers with another adapter, by name; what it returns does it at once.
         openai: vLLM's application; without it OpenAI's routes say why they are missing.
     """
     writers = ThreadPoolExecutor(2, thread_name_prefix="genrec-write")  # who waits for the disk keeps no reader waiting
+
+    switching = asyncio.Lock()
 
     async def write(work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(writers, work)
@@ -150,7 +152,8 @@ def application(
     async def change_adapter(request: Request) -> JSONResponse:
         async def work() -> JSONResponse:
             name = read_adapter(await _json_body(request))
-            await asyncio.to_thread(switch, name)
+            async with switching:
+                (await asyncio.to_thread(switch, name))()
             return JSONResponse({"adapter": None if name == "none" else name})
 
         return await _answered(work())

@@ -73,7 +73,7 @@ def test_people_become_an_adapter_that_answers(workspace: Path) -> None:
 def test_an_adapter_learns_on_from_what_has_happened_since(workspace: Path) -> None:
     genrec("train", "--name", "first", *QUICK, workspace=workspace)
     nothing_new = CliRunner().invoke(main, ["train", "--since", "first", *QUICK, "-w", str(workspace)])
-    assert nothing_new.exit_code == 1
+    assert nothing_new.exit_code == 11
     assert "Bring new events in" in nothing_new.output
     with Store.open(workspace / "genrec.db") as store:
         events = [
@@ -81,12 +81,17 @@ def test_an_adapter_learns_on_from_what_has_happened_since(workspace: Path) -> N
             for p in range(20)
             for i in range(8, 16)
         ]
+        events += [  # who has been idle since
+            Event(user_id=f"q{q:02}", item_id=ITEMS[(q + i) % len(ITEMS)], at=START + timedelta(days=i))
+            for q in range(60)
+            for i in range(3)
+        ]
         store.append([batch("events", events)], source="later")
     told = genrec("train", "--since", "first", "--name", "second", *QUICK, workspace=workspace)
     assert "first with prior" in told
     card = json.loads(genrec("adapters", "show", "second", workspace=workspace))
     assert card["data"]["since"] == "first"
-    assert 20 <= card["data"]["people"] <= 30  # those with news, and half as many of the others
+    assert 40 < card["data"]["people"] < 80  # of a hundred: those with news, and half as many of the others
     assert card["metrics"]["both"]["nats"] < card["metrics"]["before"]["nats"] + 0.05
     better = min(card["metrics"][f"both - {rival}"]["NDCG@10"]["difference"] for rival in ("prior", "before")) > 0
     assert ("In use from now on: second" in told) == better
@@ -96,7 +101,25 @@ def test_an_adapter_that_is_no_better_is_not_put_to_use(workspace: Path) -> None
     told = genrec("train", *QUICK, "--set", "learning_rate=1e-12", "--set", "max_steps=1", workspace=workspace)
     assert "Not put to use" in told or "In use" in told
     with open_workspace(workspace) as opened:
-        assert (opened.adapter_name == "latest") == ("In use" in told)
+        assert (opened.adapter_name == "adapter-1") == ("In use" in told)
+
+
+def test_no_adapter_is_replaced_and_names_are_found(workspace: Path) -> None:
+    short = [*QUICK, "--set", "max_steps=2", "--set", "loss=full-vocabulary"]
+    genrec("train", *short, workspace=workspace)
+    genrec("train", *short, workspace=workspace)
+    names = [row["name"] for row in json.loads(genrec("adapters", "list", "--json", workspace=workspace))]
+    assert names == ["adapter-1", "adapter-2"]
+    refused = CliRunner().invoke(main, ["train", "--name", "adapter-1", *short, "-w", str(workspace)])
+    assert refused.exit_code == 3
+    assert "already" in refused.output
+
+    stopped = genrec("train", *short, "--minutes", "0.0001", workspace=workspace)
+    assert "the same command goes on" in stopped
+    again = genrec("train", *short, workspace=workspace)
+    assert "the same command goes on" not in again
+    names = [row["name"] for row in json.loads(genrec("adapters", "list", "--json", workspace=workspace))]
+    assert names == ["adapter-1", "adapter-2", "adapter-3"]
 
 
 def test_an_adapter_is_refused_over_what_it_was_not_made_for(workspace: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
+import json
 import random
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,10 @@ from genrec.finetune.train import (
     train,
 )
 from genrec.history import History
-from tests.support.people import ITEMS, person
+from tests.support.people import ITEMS, learners, person
 
 QUICK = Options(rank=4, epochs=2, step_tokens=400, learning_rate=1e-2, save_every=3)
-PEOPLE = [person(f"p{i}", 4 + i % 7, first=i) for i in range(30)]
+PEOPLE = learners()
 
 
 def test_what_was_learned_holds_for_people_not_seen(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
@@ -292,36 +292,61 @@ def test_too_little_memory_says_what_to_lower(
     assert "Lower step_tokens, to 200" in str(caught.value.hint)
 
 
+def test_stopped_by_hand_is_not_stopped_for_want_of_progress(
+    writing: Writing, tiny_model: Path, tmp_path: Path
+) -> None:
+    held_out = [batch([(p, r) for p in PEOPLE[:3] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)]
+    options = replace(QUICK, eval_every=2, patience=2)
+    arguments = {"held_out": held_out, "max_minutes": 0, "progress": False}
+    assert train(load_model(tiny_model), PEOPLE, writing, options, tmp_path, **arguments).interrupted  # type: ignore
+
+
+def test_adalora_does_not_go_on_and_says_so(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, method="adalora")
+    train(load_model(tiny_model), PEOPLE, writing, options, tmp_path, max_minutes=0, progress=False)
+    with pytest.raises(TrainingError, match="cannot go on"):
+        train(load_model(tiny_model), PEOPLE, writing, options, tmp_path, progress=False)
+    with pytest.raises(ConfigError, match="no loss"):
+        replace(QUICK, loss="Trie")  # type: ignore[arg-type]
+
+
 SCRIPT = """
+import json
+import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 import torch
 from genrec.finetune.methods import load_model
-from genrec.finetune.train import train
+from genrec.finetune.train import Options, train
 from genrec.tokenizer import HfTokenizer
-from tests.finetune.test_train import PEOPLE, QUICK
-from tests.support.people import writing_with
+
+folder, out, options, support = Path(sys.argv[1]), Path(sys.argv[2]), Options(**json.loads(sys.argv[3])), sys.argv[4]
+sys.path.insert(0, support)
+from people import learners, writing_with
 
 torch.set_num_threads(1)
-folder, out, accumulate = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-model, options = load_model(folder, dtype="float32"), replace(QUICK, accumulate=accumulate)
-result = train(model, PEOPLE, writing_with(HfTokenizer(folder)), options, out, progress=False)
+model = load_model(folder, dtype="float32")
+result = train(model, learners(), writing_with(HfTokenizer(folder)), options, out, progress=False)
 if result.log:  # in the first process
-    print("FINAL", result.log[-1]["loss"])
+    print("FINAL", result.log[-1]["loss"], "PROCESSES", os.environ.get("WORLD_SIZE", "1"))
 """
+
+
+def arguments(model: Path, out: Path, **changed: object) -> list[str]:
+    """What the script takes."""
+    support = Path(__file__).parents[1] / "support"
+    return [str(model), str(out), json.dumps(asdict(QUICK) | changed), str(support)]
 
 
 @pytest.mark.slow
 def test_kill_9_at_random_steps_costs_nothing_but_time(tiny_model: Path, tmp_path: Path) -> None:
     def run(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SCRIPT, str(tiny_model), str(folder), "1"]
-        env = os.environ | {"PYTHONPATH": os.getcwd()}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+        command = [sys.executable, "-c", SCRIPT, *arguments(tiny_model, folder)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def final(process: subprocess.Popen[str]) -> float:
         output, _ = process.communicate()
-        return float(output.split("FINAL")[1])
+        return float(output.split("FINAL")[1].split()[0])
 
     expected = final(run(tmp_path / "whole"))
     rng = random.Random(5)
@@ -337,7 +362,7 @@ def test_kill_9_at_random_steps_costs_nothing_but_time(tiny_model: Path, tmp_pat
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.communicate()
             n_kills += 1
         assert final(run(folder)) == pytest.approx(expected, abs=1e-3)
 
@@ -346,15 +371,17 @@ def test_kill_9_at_random_steps_costs_nothing_but_time(tiny_model: Path, tmp_pat
 def test_two_processes_learn_what_one_learns(tiny_model: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    env = os.environ | {"PYTHONPATH": os.getcwd()}
 
     def final(*launcher: str, folder: str, accumulate: int) -> float:
-        command = [sys.executable, *launcher, str(script), str(tiny_model), str(tmp_path / folder), str(accumulate)]
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
+        told = arguments(tiny_model, tmp_path / folder, accumulate=accumulate, max_steps=4)  # no odd one at the end
+        command = [sys.executable, *launcher, str(script), *told]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-2000:]
-        return float(done.stdout.split("FINAL")[1].split()[0])
+        loss, _, processes = done.stdout.split("FINAL")[1].split()[:3]
+        assert int(processes) == (2 if launcher else 1)
+        return float(loss)
 
     one = final(folder="one", accumulate=2)
-    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
-    two = final(*launch, "--mixed_precision", "no", "--dynamo_backend", "no", folder="two", accumulate=1)
-    assert two == pytest.approx(one, abs=1e-2)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    two = final(*launch, folder="two", accumulate=1)
+    assert two == pytest.approx(one, abs=1e-3)

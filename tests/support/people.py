@@ -37,3 +37,8 @@ def person(name: str, n: int, *, first: int = 0, per_moment: int = 1) -> History
         for day in range(n)
     )
     return History(user_id=name, user=None, at=START + timedelta(days=n), moments=moments)
+
+
+def learners() -> list[History]:
+    """Thirty of them."""
+    return [person(f"p{i}", 4 + i % 7, first=i) for i in range(30)]

@@ -22,7 +22,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, files
@@ -42,6 +42,7 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place
 from genrec.evaluation.metrics import difference, summary
 from genrec.events import Context, Item
+from genrec.finetune.adapter import fingerprint
 from genrec.finetune.packing import Writing
 from genrec.finetune.train import Options
 from genrec.history import History, Moment
@@ -459,6 +460,7 @@ def test_(
             lambda: {"vllm": VllmEngine, "transformers": TransformersEngine}[engine_name](folder, model=name),
             work / dataset / name / split,
             (part, n_parts),
+            fingerprint(folder),
         )
         if n_parts > 1:
             return
@@ -503,6 +505,7 @@ def place_all(
     start_engine: Callable[[], Any],
     folder: Path,
     share: tuple[int, int],
+    model_key: str,
 ) -> tuple[float, dict[str, dict[int, int]]]:
     """Place the targets of cases under each scoring, exactly to 10; what was done before is taken from the folder.
 
@@ -513,18 +516,22 @@ def place_all(
         start_engine: Starts an engine.
         folder: Where what is done is kept, so that a stopped run goes on and several can share the work.
         share: This process's share: which of how many.
+        model_key: Tells the model from others.
 
     Returns:
         Seconds that it took in all, over all processes; places by scoring and number.
     """
     part, n_parts = share
     done: dict[str, dict[int, int]] = {way: {} for way in scorings}
+    made = {"model": model_key, "prior": rows.prior.weights.round(6).tolist()}
+    keys = {way: {**made, "scoring": asdict(scoring)} for way, scoring in scorings.items()}
     seconds = 0.0
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         kept = json.loads(file.read_text())
-        seconds += kept["seconds"]
-        for way in scorings:
-            done[way] |= {int(n): rank for n, rank in kept["ranks"].get(way, {}).items()}
+        same = [way for way in scorings if kept.get("keys", {}).get(way) == keys[way]]  # others are of another run
+        seconds += kept["seconds"] if same else 0.0
+        for way in same:
+            done[way] |= {int(n): rank for n, rank in kept["ranks"][way].items()}
     mine = [n for n in list(cases)[part::n_parts] if any(n not in done[way] for way in scorings)]
     if not mine:
         return seconds, done
@@ -548,7 +555,7 @@ def place_all(
             for (way, n), rank in zip(whose, engine.run(jobs), strict=True):
                 new[way][n] = done[way][n] = rank
             took = time.perf_counter() - started_s
-            out.write_text(json.dumps({"seconds": took, "ranks": new}))
+            out.write_text(json.dumps({"seconds": took, "keys": keys, "ranks": new}))
             click.echo(f"{first + 64} of {len(mine)}, {took:.0f} s")
     finally:
         engine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,11 @@ def command(
     if name is not None and (not name or Path(name).name != name or name.startswith(".") or name in RESERVED):
         raise ConfigError(
             f"{name!r} cannot be an adapter's name", hint="It becomes a folder: letters, digits, - and _."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "genrec train is one process: several would each judge and write the adapter",
+            hint="The loop alone, genrec.finetune.train.train, runs in several.",
         )
     options = read_options({key: str(value) for key, value in chosen.items()} | dict(more))
     say = (lambda line: click.echo(line, err=True)) if as_json else click.echo

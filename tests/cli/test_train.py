@@ -128,17 +128,17 @@ def test_an_adapter_is_refused_over_what_it_was_not_made_for(workspace: Path) ->
     prompts.mkdir()
     (prompts / "own.md.j2").write_text("---\ndescription: Mine.\n---\n{% block system %}Other words.{% endblock %}\n")
     with (
-        open_workspace(workspace, adapter="latest", prompt="own") as opened,
+        open_workspace(workspace, adapter="adapter-1", prompt="own") as opened,
         pytest.raises(ModelError, match="trained with another prompt template"),
     ):
         opened.recommender()
-    with open_workspace(workspace, adapter="gone") as opened, pytest.raises(ModelError, match="There are: latest"):
+    with open_workspace(workspace, adapter="gone") as opened, pytest.raises(ModelError, match="There are: adapter-1"):
         opened.recommender()
     with Store.open(workspace / "genrec.db") as store:
         store.put("items", [batch("items", [Item(item_id=f"new{i}", title=f"new {i}") for i in range(10)])])
-    with open_workspace(workspace, adapter="latest") as opened:
+    with open_workspace(workspace, adapter="adapter-1") as opened:
         opened.recommender()
-        assert "The adapter latest has never seen 50% of the items." in opened.notes
+        assert "The adapter adapter-1 has never seen 50% of the items." in opened.notes
 
 
 def test_what_is_typed_wrong_is_said(workspace: Path) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from genrec import __version__
 from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.checkpoints import explained, last_checkpoint
 from genrec.finetune.loss import Alternatives, alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
@@ -216,7 +216,7 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
         for person, row in self.rows:
             ids.update(person.user_id.encode() + row.token_ids.tobytes())
         chosen = {key: value for key, value in asdict(self.options).items() if key not in ("save_every", "report_to")}
-        return chosen | {"data": ids.hexdigest(), "genrec": __version__}
+        return chosen | {"data": ids.hexdigest(), "genrec": version("genrec")}
 
     def __len__(self) -> int:
         return len(self.text_steps) + len(self.steps)

@@ -46,7 +46,7 @@ COLUMN = 46
 )
 @click.option("--engine", metavar="NAME", help="auto, vllm, transformers, or none to stop before the model.")
 @click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
-@click.option("--train", is_flag=True, help="Also teach the model these households for about two minutes.")
+@click.option("--train", is_flag=True, help="Also teach the model these households for a few minutes.")
 def command(workspace: Path, engine: str | None, model: str | None, train: bool) -> None:
     """Real data, a real language model, end to end, in a folder you can go on with.
 
@@ -203,14 +203,14 @@ def _train(opened: Workspace) -> None:
     from genrec.finetune.train import Options
 
     session = opened.training(
-        held_out=0.1, n_cases=60, engine="transformers", say=lambda line: click.echo(f"   {line}")
+        held_out=0.1, n_cases=25, engine="transformers", say=lambda line: click.echo(f"   {line}")
     )
     click.echo(f"   The first product of the next visit after {_day(session.split.cut)}, of households' first visits:")
-    options = Options(epochs=1, max_steps=20, step_tokens=1536, rank=16, save_every=20)
+    options = Options(epochs=1, max_steps=15, step_tokens=1024, rank=16, save_every=15)
     session.run("demo", opened.adapters / "demo", options)
     click.echo(
-        "   Twenty steps show how it goes, not what it can do: go on with genrec train. Where the intervals overlap,\n"
-        "   sixty households cannot tell. genrec adapters use demo puts it to use."
+        "   Fifteen steps show how it goes, not what it can do: go on with genrec train. Where the intervals overlap,\n"
+        "   so few households cannot tell. genrec adapters use demo puts it to use."
     )
 
 

@@ -15,6 +15,7 @@ from genrec.events import Event, Item, batch
 from genrec.recommendation import Query
 from genrec.store import Store
 from genrec.workspace import open_workspace
+from tests.support.cli import genrec
 from tests.support.people import ITEMS
 
 START = datetime(2024, 1, 1, 8, tzinfo=UTC)
@@ -37,12 +38,6 @@ def workspace(tmp_path: Path, tiny_model: Path) -> Path:
         events.append(Event(user_id="late", item_id="novelty", at=START + timedelta(days=8)))
         store.append([batch("events", events)], source="test")
     return folder
-
-
-def genrec(*arguments: str, workspace: Path) -> str:
-    result = CliRunner().invoke(main, [*arguments, "-w", str(workspace)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def test_ways_are_compared_on_the_same_people(workspace: Path, tmp_path: Path) -> None:

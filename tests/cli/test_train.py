@@ -15,6 +15,7 @@ from genrec.errors import ModelError
 from genrec.events import Event, Item, batch
 from genrec.store import Store
 from genrec.workspace import open_workspace
+from tests.support.cli import genrec
 from tests.support.people import ITEMS
 
 START = datetime(2024, 1, 1, 8, tzinfo=UTC)
@@ -35,12 +36,6 @@ def workspace(tmp_path: Path, tiny_model: Path) -> Path:
         ]
         store.append([batch("events", events)], source="test")
     return folder
-
-
-def genrec(*arguments: str, workspace: Path) -> str:
-    result = CliRunner().invoke(main, [*arguments, "-w", str(workspace)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def test_people_become_an_adapter_that_answers(workspace: Path) -> None:

@@ -39,7 +39,7 @@ from genrec.catalog import Catalog
 from genrec.cli._common import peak_memory_mib
 from genrec.context import Words
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import place
+from genrec.decoding.search import place, place_by_weight
 from genrec.evaluation.metrics import difference, summary
 from genrec.events import Context, Item
 from genrec.finetune.adapter import fingerprint
@@ -111,6 +111,14 @@ class Rows:
     def live(self, case: History) -> np.ndarray | None:
         """Which items are ranked; all when None."""
         return None
+
+    def halves(self, n_cases: int) -> tuple[list[tuple[History, Row]], list[tuple[History, Row]]]:
+        """Validation cases as rows: those that judge, and those of other people, that weights are fitted to."""
+        found: tuple[list[Any], list[Any]] = ([], [])
+        for case in self.cases("valid"):
+            if len(some := found[half(case.user_id)]) < n_cases:
+                some.append(self.last(case))
+        return found
 
     def last(self, case: History) -> tuple[History, Row]:
         """A case as a row whose only target is the last moment."""
@@ -339,13 +347,9 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
 
     def weigh() -> dict[str, Any]:
         lm = load_model(work / dataset / name / "merged" if name != "untuned" else rows.model_folder)
-        halves: list[list[Any]] = [[], []]
-        for case in rows.cases("valid"):
-            if len(halves[half(case.user_id)]) < cases:
-                halves[half(case.user_id)].append(rows.last(case))
         judged_steps, fitted_steps = (
             [batch(some[i : i + 40], chooser, how, mass_of=rows.mass) for i in range(0, len(some), 40)]
-            for some in halves
+            for some in rows.halves(cases)
         )
         judged, fitted = choice_logits(lm, judged_steps), choice_logits(lm, fitted_steps)
         gamma, beta, loss = fit_weights(fitted, fitted_steps)
@@ -472,10 +476,9 @@ def test_(
             log_masses = [rows.log_mass(case) for case in chosen]
             scores = log_masses if way == "prior" else UNTRAINED[way](rows, [case.before(-1) for case in chosen])
             lives = [rows.live(case) for case in chosen]
-            order = np.arange(len(rows.catalog))  # settles ties, as in a list
-            pairs = zip(scores, target.tolist(), strict=True)
-            above = [(score > score[t]) | ((score == score[t]) & (order < t)) for score, t in pairs]
-            ranks = [int((one if live is None else one & live).sum()) for one, live in zip(above, lives, strict=True)]
+            ranks = [
+                place_by_weight(score, t, live) for score, t, live in zip(scores, target.tolist(), lives, strict=True)
+            ]
         found = np.array(ranks)
         said = {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}
         return {
@@ -651,8 +654,7 @@ BRIEF: dict[str, dict[str, Any]] = {
 @click.option("--steps", default=40, show_default=True, help="Optimizer steps of each way.")
 @click.option("--cases", default=400, show_default=True, help="Validation rows that judge; as many others fit weights.")
 @click.option("--row", type=click.Choice(list(BRIEF)), help="One way alone; all when omitted, a process for each.")
-@click.pass_context
-def brief(context: click.Context, data: Path, work: Path, steps: int, cases: int, row: str | None, **rest: Any) -> None:
+def brief(data: Path, work: Path, steps: int, cases: int, row: str | None, **rest: Any) -> None:
     """Compare losses, methods and layers at an equal number of steps."""
     import shutil
     import subprocess
@@ -687,13 +689,9 @@ def brief(context: click.Context, data: Path, work: Path, steps: int, cases: int
         result = train(load_model(rows.model_folder), rows.people, rows.writing, how, folder, mass_of=mass_of)
         learned = sum(p.numel() for p in result.model.parameters() if p.requires_grad)
         figures = {"trainable": learned, "seconds": round(result.seconds), "peak_mib": peak_memory_mib()}
-        halves: list[list[Any]] = [[], []]
-        for case in rows.cases("valid"):
-            if len(halves[half(case.user_id)]) < cases:
-                halves[half(case.user_id)].append(rows.last(case))
         judged_steps, fitted_steps = (
             [batch(some[i : i + 20], chooser, Options(), mass_of=rows.mass) for i in range(0, len(some), 20)]
-            for some in halves
+            for some in rows.halves(cases)
         )
         judged, fitted = (choice_logits(result.model, some) for some in (judged_steps, fitted_steps))
         gamma, beta, _ = fit_weights(fitted, fitted_steps)

@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from finetune import DATA, RESULTS, Rows, half, options
+from finetune import DATA, RESULTS, Rows, options
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import summary
@@ -171,12 +171,8 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
     """Measure heads."""
     torch.manual_seed(0)
     rows: Rows = DATA[dataset](data, model)
-    halves: list[list[tuple[History, Row]]] = [[], []]
-    for case in rows.cases("valid"):
-        if len(halves[half(case.user_id)]) < cases:
-            halves[half(case.user_id)].append(rows.last(case))
     learned = [(person, row) for person in rows.people for row in rows.writing.rows(person)]
-    judge, fit = halves
+    judge, fit = rows.halves(cases)
     priors = [torch.from_numpy(np.array([rows.log_mass(case) for case, _ in some])).float() for some in (judge, fit)]
     count = np.bincount([int(t) for _, row in learned for t in row.target], minlength=len(rows.catalog))
     popularity = torch.from_numpy(np.log((count + 0.5) / (count + 0.5).sum())).float()

@@ -21,7 +21,7 @@ from genrec.assortment import Added, add_items, retire_items
 from genrec.catalog import Catalog, EncodedCatalog
 from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import NO_LIMITS, Limits, Ranking, place, score, search
+from genrec.decoding.search import NO_LIMITS, Limits, Ranking, place, place_by_weight, score, search
 from genrec.engines.base import Engine, Search, Usage
 from genrec.engines.chat import CHARS_PER_TOKEN, Chat
 from genrec.errors import ConfigError, EmptyCatalogError
@@ -444,8 +444,7 @@ class Recommender:
         log_mass, allowed = self._log_mass(draft), draft.allowed
         if not 0 <= row < draft.n_items or (allowed is not None and not allowed[row]):
             return within
-        before = (log_mass > log_mass[row]) | ((log_mass == log_mass[row]) & (np.arange(len(log_mass)) < row))
-        return min(int((before if allowed is None else before & allowed).sum()), within)
+        return min(place_by_weight(log_mass, row, allowed), within)
 
     def _by_prior(self, draft: _Draft) -> Ranking:
         log_mass = self._log_mass(draft)

@@ -338,6 +338,18 @@ def place(
         width = min(2 * width, MAX_WIDTH)
 
 
+def place_by_weight(weights: np.ndarray, row: int, live: np.ndarray | None = None) -> int:
+    """The place of a row among weights that are all known, from 0, ordered as a list is: equal ones by row.
+
+    Args:
+        weights: Of every row. Shape ``(n,)``.
+        row: The row.
+        live: Which rows are in the list, all when omitted. Shape ``(n,)``, bool.
+    """
+    before = (weights > weights[row]) | ((weights == weights[row]) & (np.arange(len(weights)) < row))
+    return int((before if live is None else before & live).sum())
+
+
 def _above(
     weights: _Weights, known: dict[int, _Opened], floor: tuple[float, int], most: int, *, guess: bool
 ) -> tuple[int, list[int]]:

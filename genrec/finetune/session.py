@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import place
+from genrec.decoding.search import place, place_by_weight
 from genrec.engines.base import Engine
 from genrec.errors import TrainingError
 from genrec.evaluation.metrics import difference, summary
@@ -102,10 +102,7 @@ class Session:
         encoded = self.writing.encoded
         cases, log_masses = self.judged, self._judged_log_masses
         if engine is None:
-            order = np.arange(len(encoded.catalog))  # settles ties, as in a list
-            targets = [int(row.target[0]) for _, row in cases]
-            above = [(m > m[t]) | ((m == m[t]) & (order < t)) for m, t in zip(log_masses, targets, strict=True)]
-            return [int(one.sum()) for one in above]
+            return [place_by_weight(m, int(row.target[0])) for (_, row), m in zip(cases, log_masses, strict=True)]
         jobs = []
         for (person, row), log_mass in zip(cases, log_masses, strict=True):
             index = int(row.moment[0])

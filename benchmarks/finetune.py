@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 from genrec.bench.report import Book
 from genrec.catalog import Catalog
 from genrec.cli._common import peak_memory_mib
-from genrec.context import Words
+from genrec.context import Feature, Words
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place, place_by_weight
 from genrec.evaluation.metrics import difference, summary
@@ -68,6 +68,8 @@ class Rows:
     """
 
     name: str
+    features: tuple[Feature, ...] = ()
+    """Context that is written: what is real in the data."""
 
     def __init__(
         self, model: str, items: list[Item], people: list[History], texts: dict[str, str] | None = None
@@ -76,7 +78,7 @@ class Rows:
         self.catalog = Catalog.of(items, texts)
         tokenizer = HfTokenizer(self.model_folder)
         self.writing = Writing(
-            template=replace(load_template("next-item", [bundled_prompts()]), features=()),
+            template=replace(load_template("next-item", [bundled_prompts()]), features=self.features),
             encoded=self.catalog.encode(tokenizer),
             tokenizer=tokenizer,
             words=Words(),
@@ -127,9 +129,15 @@ class Rows:
 
 
 class Amazon(Rows):
-    """MiniOneRec's rows: the order of the histories is theirs, nothing is left out of the ranking."""
+    """MiniOneRec's rows: the order of the histories is theirs, nothing is left out of the ranking.
+
+    The rows date their targets alone. What stands in a history was a target or a training event before and has its day
+    from there; one in twenty, somebody's first event after the training period, is put in the middle of where it can
+    have been.
+    """
 
     name = "amazon-industrial"
+    features = ("since",)
 
     def __init__(self, data: Path, model: str) -> None:
         self.folder = data / self.name
@@ -151,12 +159,28 @@ class Amazon(Rows):
 
     def cases(self, split: str) -> list[History]:
         """The released rows of a split."""
+        names = ["train_partial", "valid", "test"]
+        days: dict[tuple[str, int], list[datetime]] = {}
+        for name in names[: names.index(split) + 1]:
+            item = "item_id" if name == names[0] else "target"
+            for row in self._read(name):
+                days.setdefault((row["user_id"], row[item]), []).append(row["at"])
+        first_unknown = min(row["at"] for row in self._read("valid"))
         found = []
         for row in self._read(split):
-            n = len(row["history"])
-            past = [moment(row["at"] - timedelta(seconds=n - i), item) for i, item in enumerate(row["history"])]
-            moments = (*past, moment(row["at"], row["target"]))
-            found.append(History(user_id=row["user_id"], user=None, at=row["at"], moments=moments))
+            latest, dated = row["at"], []
+            left = {item: sorted(days.get((row["user_id"], item), [])) for item in row["history"]}
+            for item in reversed(row["history"]):
+                known = [day for day in left[item] if day <= latest]
+                if known:
+                    latest = known[-1]
+                    left[item] = known[:-1]
+                else:
+                    latest -= max(latest - first_unknown, timedelta(0)) / 2
+                dated.append((latest, item))
+            dated = [*dated[::-1], (row["at"], row["target"])]
+            moments = tuple(moment(at + timedelta(seconds=i), item) for i, (at, item) in enumerate(dated))
+            found.append(History(user_id=row["user_id"], user=None, at=moments[-1].at, moments=moments))
         return found
 
 

@@ -4,9 +4,10 @@
 
 The features look at the last few items of the history, the latest most: how often the item came next, near or not far
 away in other people's sequences, how alike the titles are (TF-IDF), its popularity ever, in the last year and in the
-last month, and whether the person has it already, more so where people take it again. The weights are fitted in `fit`
-by likelihood. A person's own events never count as other people's, neither there nor in an answer. Knows counts,
-instants and words of titles; no time of day, no place.
+last month, and whether the person has it already, more so where people take it again. What goes on with a visit, a few
+hours after the last event, differs from what begins a new one, so each feature has a second weight that counts there
+alone. The weights are fitted in `fit` by likelihood. A person's own events never count as other people's, neither there
+nor in an answer. Knows counts, instants and words of titles; no time of day, no place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,11 +46,17 @@ FEATURES = (
     "again",
     "popular_year",
     "popular_month",
+    "had_now",
 )
 """Names of the features, in the order of the weights."""
-START = np.array([0.5, 0.1, 0.1, 0.4, 0.1, 0.2, 0.0, -1.0, 0.6, 0.5, 0.4, 0.3, 0.0, 0.2, 0.1])
+START = np.array(
+    [[0.5, 0.1, 0.1, 0.4, 0.1, 0.2, 0.0, -1.0, 0.6, 0.5, 0.4, 0.3, 0.0, 0.2, 0.1, 0.0], [0.0] * len(FEATURES)]
+)
 """Where the weights begin and what they are pulled towards; about what several data sets come to."""
-_WINDOWS = {5: None, 13: 365, 14: 30}  # feature → days in which popularity is counted
+VISIT = timedelta(hours=12)
+"""An event so soon after the one before goes on with its visit; less than from one day's stamp to the next's."""
+_NUMBER = {name: number for number, name in enumerate(FEATURES)}
+_WINDOWS = {"popular": None, "popular_year": 365, "popular_month": 30}  # days in which popularity is counted
 _LEAST = 0.003  # share that every item has as the next one, beside what was counted
 REACH = 5
 """Events apart that still tell something of each other."""
@@ -72,7 +80,7 @@ class Sequence(Prior):
         if not (self.n_last >= 1 and 0 < self.decay <= 1 and self.shrink > 0 and self.n_fit >= 0):
             raise ConfigError("the prior 'sequence' needs n_last from 1, decay in (0, 1], shrink above 0, n_fit from 0")
         self.weights = START.copy()
-        """Weights of `FEATURES`."""
+        """Weights of `FEATURES`: always, and what is added to them within a visit. Shape ``(2, n_features)``."""
         self._learn(Catalog(), np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32), {})
 
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
@@ -94,18 +102,25 @@ class Sequence(Prior):
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
-        without = self._users.get(history.user_id, -1)
-        return self._log_mass(self._features(self._rows_of(history), instant(history.at), without, later=False))
+        return self._log_mass(history, later=False)
 
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item from everybody else's events; see `Prior.log_mass_held_out`."""
-        without = self._users.get(history.user_id, -1)
-        return self._log_mass(self._features(self._rows_of(history), instant(history.at), without))
+        return self._log_mass(history, later=True)
 
-    def _rows_of(self, history: History) -> list[int]:
-        """Catalogue rows of a history, oldest first; what the catalogue lacks is passed over."""
+    def _log_mass(self, history: History, *, later: bool) -> np.ndarray:
         row = self._catalog.row
-        return [row[item] for moment in history.moments for item in moment.item_ids if item in row]
+        rows = [[row[item] for item in moment.item_ids if item in row] for moment in history.moments]
+        n_now = sum(
+            len(some) for some, moment in zip(rows, history.moments, strict=True) if history.at - moment.at < VISIT
+        )
+        without = self._users.get(history.user_id, -1)
+        features = self._features([r for some in rows for r in some], n_now, instant(history.at), without, later=later)
+        weights = self.weights[0] + self.weights[1] * (n_now > 0)
+        log_mass = weights @ features
+        log_mass -= log_mass.max()
+        normalised: np.ndarray = log_mass - np.log(np.exp(log_mass).sum())
+        return normalised
 
     def _learn(
         self, catalog: Catalog, user: np.ndarray, at: np.ndarray, row: np.ndarray, users: dict[str, int]
@@ -134,11 +149,14 @@ class Sequence(Prior):
         self._when, self._whose = np.concatenate(when)[order], np.concatenate(whose)[order]
         self._words = _Words(catalog.titles)
 
-    def _features(self, rows: list[int], at: np.datetime64, without: int, *, later: bool = True) -> np.ndarray:
+    def _features(
+        self, rows: list[int], n_now: int, at: np.datetime64, without: int, *, later: bool = True
+    ) -> np.ndarray:
         """Features of every item after a sequence of rows. Shape ``(n_features, n_items)``, float64.
 
         Args:
-            rows: The history, oldest first.
+            rows: The history, oldest first; what the catalogue lacks is passed over.
+            n_now: How many of them, at the end, belong to the same visit.
             at: The instant.
             without: Whose events are left out; -1 for nobody's.
             later: Whether what others did later counts, except for what is popular in a window before the instant.
@@ -166,19 +184,20 @@ class Sequence(Prior):
             ):
                 if n_chosen := int(chosen.sum()):
                     feature += np.bincount(other[chosen], minlength=n) * (share / (n_chosen + self.shrink))
-        for feature, days in _WINDOWS.items():
+        for name, days in _WINDOWS.items():
             popularity = self._popularity(days, None if later and days is None else at, without)
-            found[feature] = np.log(popularity + 0.5)
-        found[8] = np.log(_LEAST + transitions + 0.5 * near)
+            found[_NUMBER[name]] = np.log(popularity + 0.5)
+        log_next = np.log(_LEAST + transitions + 0.5 * near)
+        found[_NUMBER["log_next"]] = log_next
         for row, n_own in Counter(rows).items():
             if row < n:
-                found[6, row] = 1
-                found[11, row] = np.log1p(n_own)
-                found[12, row] = found[8, row] - np.log(_LEAST)
-        if rows and rows[-1] < n:
-            found[7, rows[-1]] = 1
-        found[9] = np.log(0.02 + alike_last)
-        found[10] = np.log(0.05 + alike)
+                found[_NUMBER["had"], row] = 1
+                found[_NUMBER["log_had"], row] = np.log1p(n_own)
+                found[_NUMBER["again"], row] = log_next[row] - np.log(_LEAST)
+        found[_NUMBER["last"], [row for row in rows[-1:] if row < n]] = 1
+        found[_NUMBER["had_now"], [row for row in rows[len(rows) - n_now :] if row < n]] = 1
+        found[_NUMBER["log_alike_last"]] = np.log(0.02 + alike_last)
+        found[_NUMBER["log_alike"]] = np.log(0.05 + alike)
         return found
 
     def _popularity(self, days: int | None, before: np.datetime64 | None, without: int) -> np.ndarray:
@@ -206,12 +225,6 @@ class Sequence(Prior):
         between = np.bincount(self._taken[min(old, new) : max(old, new)], minlength=self._n_items)
         return between if new > old else -between
 
-    def _log_mass(self, features: np.ndarray) -> np.ndarray:
-        log_mass = self.weights @ features
-        log_mass -= log_mass.max()
-        normalised: np.ndarray = log_mass - np.log(np.exp(log_mass).sum())
-        return normalised
-
     def _weigh(self) -> None:
         """Fit the weights to the latest choices by Newton's method, ridge towards `START`."""
         self.weights = START.copy()
@@ -226,25 +239,28 @@ class Sequence(Prior):
         sampled = []
         for i in latest_first[: min(self.n_fit, _SAMPLED // max(self._n_items, 1))].tolist():
             person = int(number[start[i]])
-            rows = self._row[int(self._first[person]) : int(start[i])].tolist()
-            features = self._features(rows, self._at[start[i]], person)
-            sampled.append((features.astype(np.float32), int(self._row[chosen[i]])))
-        if len(sampled) < 2 * len(FEATURES):
+            before = slice(int(self._first[person]), int(start[i]))
+            n_now = int((self._at[start[i]] - self._at[before] < np.timedelta64(VISIT)).sum())
+            features = self._features(self._row[before].tolist(), n_now, self._at[start[i]], person)
+            counts = np.array([1.0, n_now > 0])  # which of the two weights
+            sampled.append((features.astype(np.float32), counts, int(self._row[chosen[i]])))
+        if len(sampled) < START.size:
             return
-        step, best = np.zeros(len(FEATURES)), np.inf
+        step, best = np.zeros(START.size), np.inf
         for _ in range(25):
-            trial = self.weights - step
-            gradient, curvature = trial - START, np.eye(len(FEATURES))
+            trial = self.weights - step.reshape(START.shape)
+            gradient, curvature = (trial - START).ravel(), np.eye(START.size)
             loss = 0.5 * float(gradient @ gradient)
-            for features, target in sampled:
-                logits = trial.astype(np.float32) @ features
+            for features, counts, target in sampled:
+                logits = (counts @ trial).astype(np.float32) @ features
                 logits -= logits.max()
                 p = np.exp(logits)
                 loss += float(np.log(p.sum())) - float(logits[target])
                 p /= p.sum()
                 mean = features @ p
-                gradient = gradient + mean - features[:, target]
-                curvature = curvature + (features * p) @ features.T - np.outer(mean, mean)
+                gradient = gradient + np.kron(counts, mean - features[:, target])
+                spread = (features * p) @ features.T - np.outer(mean, mean)
+                curvature = curvature + np.kron(np.outer(counts, counts), spread)
             if loss > best:  # too far
                 step = step / 2
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,7 +13,7 @@ from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context, Event, Item, batch
 from genrec.history import History, Moment
-from genrec.priors.sequence import FEATURES, START, Sequence
+from genrec.priors.sequence import FEATURES, START, VISIT, Sequence
 
 DAY = timedelta(days=1)
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
@@ -102,7 +103,27 @@ def test_weights_are_learned_where_there_is_enough_to_learn_from() -> None:
     repeats, explores = fitted(again), fitted(once)
     assert np.exp(repeats.log_mass(history("tea", "tea"), Context()))[6] > 0.8
     assert np.exp(explores.log_mass(history("tea", "cup"), Context()))[6] < 0.05
-    assert len(repeats.weights) == len(FEATURES)
+    assert repeats.weights.shape == START.shape == (2, len(FEATURES))
+
+
+def test_a_visit_goes_on_otherwise_than_the_next_one_begins() -> None:
+    rng = np.random.default_rng(0)
+    events = [
+        Event(user_id=f"u{i}", item_id=item, at=BEGIN + (i % 50 + 7 * visit) * DAY + n * VISIT / 3)
+        for i in range(150)
+        for mine in [[TITLES[j] for j in rng.permutation(10)[:2]]]
+        for visit in range(4)
+        for n, item in enumerate(mine)  # the same two things at each visit, never one twice at one
+    ]
+    prior = Sequence()
+    prior.fit(CATALOG, [batch("events", events)])
+    moments = history("tea").moments
+    tea = TITLES.index("tea")
+    at = moments[-1].at + VISIT / 3
+    same_visit = replace(history("tea"), at=at)
+    next_visit = replace(history("tea"), at=moments[-1].at + 7 * DAY)
+    assert np.exp(prior.log_mass(same_visit, Context()))[tea] < 0.1
+    assert np.exp(prior.log_mass(next_visit, Context()))[tea] > 0.4
 
 
 def test_what_is_taken_together_is_learned_from_what_came_before_it() -> None:

@@ -251,7 +251,7 @@ def repeats(cases: Sequence[History]) -> Finding | None:
         n=n,
         of=len(cases),
         counted="held-out choices repeat what the person had before",
-        means=f"In {percent(n_last / max(len(cases), 1))} it was in the very moment before, which takes no model.",
+        means=f"{percent(n_last / max(len(cases), 1))} of all repeat the very moment before, which takes no model.",
         do="Report repeats and discoveries apart, beside own frequency.",
     )
 

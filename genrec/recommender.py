@@ -64,6 +64,8 @@ class _Draft:
     """Whether these leave no item, of which a note tells."""
     live: np.ndarray | None
     """Which catalogue rows may be recommended; all when None. Shape ``(n_items,)``, bool."""
+    by_prior: bool = False
+    """Whether the prior alone answers, although there is an engine."""
     prompt: Prompt | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
@@ -252,20 +254,27 @@ class Recommender:
             for draft, row in zip(drafts, rows, strict=True)
         )
 
-    async def answer(self, query: Query) -> Recommendation:
+    async def answer(self, query: Query, *, by_prior: bool = False) -> Recommendation:
         """Recommend to one person on the running event loop, beside any number of others: for a server.
 
         The store is read and the prompt written in a worker thread, the search is the engine's `drive`. Whoever
         cancels it ends the search. As in `recommend_many`, a person for whom no item is left gets an empty list.
 
+        Args:
+            query: Who and when.
+            by_prior: Leave the engine out, for instance because it is down.
+
         Raises:
             ConfigError: If the query's `at` cannot be read.
             EngineError: If the engine fails; no part of a list is ever given for the whole.
         """
+        by_prior = by_prior and self.prior is not None and self.chat is None
 
         def prepare() -> _Draft:
             draft = self._look_back(query, _ignore)
-            self._write([draft])
+            draft.by_prior = by_prior
+            if not by_prior:
+                self._write([draft])
             return draft
 
         draft = await asyncio.to_thread(prepare)
@@ -274,7 +283,7 @@ class Recommender:
         if self.chat is not None:
             [ranking] = await asyncio.to_thread(self._ground, [draft])
             return self._finish(draft, ranking)
-        if self.engine is None:
+        if self.engine is None or by_prior:
             ranking = await asyncio.to_thread(self._by_prior, draft)
         else:
             ranking = await self.engine.drive(_ids(draft), self._searching(draft), draft.usage)
@@ -465,8 +474,10 @@ class Recommender:
         """Stage 4: the list that the person gets."""
         started_s = time.perf_counter()
         query, history = draft.query, draft.history
+        engine = None if draft.by_prior else self.engine
+        is_distribution = self.chat is None and (engine is None or self.scoring.normalised)
         candidates = [
-            self._candidate(int(row), float(logprob))
+            self._candidate(int(row), float(logprob), is_distribution)
             for row, logprob in zip(ranking.rows, ranking.logprobs, strict=True)
         ]
         kept = rerank(self.rerankers, candidates, history, draft.now, query.k)
@@ -484,7 +495,7 @@ class Recommender:
                 )
             )
         draft.done("rerank", kept, time.perf_counter() - started_s)
-        model = self.engine or self.chat
+        model = engine or self.chat
         return Recommendation(
             user_id=query.user_id,
             at=history.at,
@@ -504,16 +515,15 @@ class Recommender:
             prompt=self.template.name if model and self.template else None,
             catalog=self.catalog.fingerprint,
             engine=model.name if model else "none",
-            scoring="ground" if self.chat else self.scoring.name if self.engine else "prior",
+            scoring="ground" if self.chat else self.scoring.name if engine else "prior",
             timings_s=draft.timings_s,
-            usage=vars(draft.usage) if self.engine else {},
+            usage=vars(draft.usage) if engine else {},
             exact=isinstance(ranking, Ranking) and ranking.is_exact,
             notes=tuple(draft.notes),
         )
 
-    def _candidate(self, row: int, logprob: float) -> Candidate:
+    def _candidate(self, row: int, logprob: float, is_distribution: bool) -> Candidate:
         item = self.catalog.items[row]
-        is_distribution = self.chat is None and (self.engine is None or self.scoring.normalised)
         return Candidate(
             item_id=item.item_id,
             title=item.title,

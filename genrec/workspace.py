@@ -192,7 +192,7 @@ class Workspace:
             ModelError: If there is no such adapter, it was made for something else, or vLLM cannot load it as it runs.
         """
         card, engine = None if name == "none" else self._checked(name), recommender.engine
-        merged = [one.name for one in (self.card, card) if one and one.method != "lora"]
+        merged = [one.name for one in (self.card, card) if one and one.method not in ("lora", "none")]
         if engine is None or merged:
             why = f"{merged[0]} is no LoRA" if merged else "no model does"
             raise ModelError(
@@ -204,7 +204,7 @@ class Workspace:
             prior = self.fitted_prior(card.prior)
 
         def now() -> None:
-            engine.use(self.adapters / name if card else None)
+            engine.use(self.adapters / name if card and card.method != "none" else None)
             recommender.prior, recommender.scoring = prior, _scoring(recommender.scoring.name, card)
             self.use_adapter(name)
             self.card = card
@@ -231,6 +231,8 @@ class Workspace:
         if adapter is None:
             return base, None
         card = Card.read(adapter)
+        if card.method == "none":
+            return base, None
         if card.method == "full":
             return adapter, None
         if (card.method == "lora" and engine in ("vllm", "transformers")) or (
@@ -399,12 +401,13 @@ class Workspace:
             words=Words(time_zone=settings.time_zone, country=settings.country),
         )
 
-    def split(self, *, held_out: float, n_cases: int) -> Split:
+    def split(self, *, held_out: float, n_cases: int, until: float = 0.0) -> Split:
         """People as they were before what happened last, and some of what happened then.
 
         Args:
             held_out: Share of all moments, the last ones, that is held out.
             n_cases: Most cases of each half.
+            until: Share of all moments, the very last ones, that nobody is judged by.
 
         Raises:
             TrainingError: If that leaves nothing to learn from or nobody to judge by.
@@ -415,6 +418,7 @@ class Workspace:
             share=held_out,
             max_events=self.settings.history.max_events,
             n_cases=n_cases,
+            until=until,
         )
 
     def training(

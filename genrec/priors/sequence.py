@@ -147,7 +147,7 @@ class Sequence(Prior):
         self._pairs = np.searchsorted(sources[order], np.arange(self._n_items + 1))
         self._other, self._gap = np.concatenate(other)[order], np.concatenate(gap)[order]
         self._when, self._whose = np.concatenate(when)[order], np.concatenate(whose)[order]
-        self._words = _Words(catalog.titles)
+        self._titles = Titles(catalog.titles)
 
     def _features(
         self, rows: list[int], n_now: int, at: np.datetime64, without: int, *, later: bool = True
@@ -166,7 +166,7 @@ class Sequence(Prior):
         transitions, near, far, alike, alike_last = found[:5]
         for distance, row in enumerate(reversed(rows[-self.n_last :])):
             share = self.decay**distance
-            likeness = self._words.like(row)
+            likeness = self._titles.like(row)
             alike += share * likeness
             if distance == 0:
                 alike_last += likeness
@@ -271,7 +271,7 @@ class Sequence(Prior):
             step = np.linalg.solve(curvature, gradient)
 
 
-class _Words:
+class Titles:
     """Which titles have which words, for their likeness: cosines of TF-IDF vectors."""
 
     def __init__(self, titles: list[str]) -> None:

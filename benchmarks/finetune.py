@@ -35,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec.bench.report import Book
+from genrec.bench.report import Book, report
 from genrec.catalog import Catalog
 from genrec.cli._common import peak_memory_mib
 from genrec.context import Feature, Words
@@ -54,6 +54,8 @@ from genrec.text import clean
 from genrec.tokenizer import HfTokenizer
 
 RESULTS = Path(__file__).parent / "results"
+LOOKS = Path(__file__).parent / "looks.jsonl"
+"""Each look at test rows: who looks often enough finds something by chance."""
 TEXT_CHARS = 32
 """Items are called by so much of their titles, more where that takes it: about 12 tokens."""
 
@@ -250,6 +252,15 @@ def short_texts(items: list[Item]) -> dict[str, str]:
         used.add(text)
         texts[item.item_id] = text
     return texts
+
+
+def look(dataset: str, who: str, n: int) -> None:
+    """Take down that test rows were looked at, in a file that is committed; once for each commit."""
+    line = {"dataset": dataset, "who": who, "rows": n, "commit": report("", "", [], 0.0)["commit"]}
+    lines = [json.loads(one) for one in LOOKS.read_text().splitlines()] if LOOKS.is_file() else []
+    if line not in [{key: one.get(key) for key in line} for one in lines]:
+        with LOOKS.open("a") as out:
+            out.write(json.dumps({**line, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"}) + "\n")
 
 
 def half(user_id: str) -> int:
@@ -518,6 +529,8 @@ def test_(
             "ranks": ranks,
         }
 
+    if split == "test":
+        look(dataset, f"test-{name}: {every}", len(chosen))
     for way in ways:
         book.add(way, lambda way=way: rank(way))
     found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}
@@ -633,6 +646,7 @@ def late(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
                 (s, [kept_pools(work / dataset / name / f"late-{s}-{p}", made) for p in range(n_parts)]) for s in pools
             )
         }
+    look(dataset, f"late-{name}", len(numbers))
     weights = fit_late(pools["valid"], len(TERMS), len(GATES))
     ranks = [late_rank(pool, weights) for pool in pools["test"]]
     people = [test[n].user_id for n in numbers]
@@ -907,6 +921,10 @@ the same person and day have that one's target in their history and are easy; th
 """
 
 
+STAGES = ("brief", "fit", "heads", "late", "packing", "sasrec", "test", "train")
+"""What the page shows."""
+
+
 @main.command("page")
 def page() -> None:
     """Write benchmarks/training.md and its picture from the results."""
@@ -915,12 +933,18 @@ def page() -> None:
         found = {file.stem: json.loads(file.read_text()) for file in sorted((RESULTS / dataset).glob("*.json"))}
         if not found:
             continue
-        pieces.append(f"## {dataset}\n")
+        looks = [json.loads(line) for line in LOOKS.read_text().splitlines()]
+        n_looks = sum(one["dataset"] == dataset for one in looks)
+        pieces.append(
+            f"## {dataset}\n\nThe test rows have been looked at {n_looks} times ([looks.jsonl](looks.jsonl)).\n"
+        )
         if dataset == "amazon-industrial" and any(stem.startswith("test-") for stem in found):
             pieces.append(PUBLISHED)
-        for stem, report in found.items():
-            rows, origin = report["rows"], f"`{report['command']}`, commit {(report['commit'] or 'unknown')[:12]}"
-            pieces.append(f"### {stem}\n\n{_rows(stem, rows)}\n\n{origin}, {report['machine']}\n")
+        for stem, made in found.items():
+            if "rows" not in made or stem.split("-")[0] not in STAGES:
+                continue
+            rows, origin = made["rows"], f"`{made['command']}`, commit {(made['commit'] or 'unknown')[:12]}"
+            pieces.append(f"### {stem}\n\n{_rows(stem, rows)}\n\n{origin}, {made['machine']}\n")
             if stem.startswith("train-"):
                 curves[f"{dataset}, {stem.removeprefix('train-')}"] = rows[0]["log"]
     (RESULTS.parent / "training.md").write_text("\n".join(pieces), encoding="utf-8")

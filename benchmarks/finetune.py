@@ -836,6 +836,7 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
 BRIEF: dict[str, dict[str, Any]] = {
     "LoRA, loss over the trie": {},
     "LoRA, loss over the whole vocabulary": {"loss": "full-vocabulary"},
+    "LoRA, yes or no to each branch": {"loss": "binary"},
     "LoRA beside the prior, gamma .3": {"gamma": 0.3, "beta": 0.7},
     "LoRA beside the prior, gamma .3, scale / gamma": {"gamma": 0.3, "beta": 0.7, "alpha": 32 / 0.3},
     "LoRA, texts of items first": {"domain_epochs": 0.2},

@@ -95,6 +95,7 @@ def command(
             splits,
             priors=priors,
             n_lists=lists,
+            training_s=opened.card.data.get("seconds", 0.0) if opened.card else 0.0,
             kept=workspace / CACHE / "evaluations" / f"{key}.jsonl",
             progress=lambda name, n: progress(f"judging {name}", n),
         )

@@ -78,6 +78,7 @@ def judge(
     *,
     priors: Sequence[str],
     n_lists: int = 100,
+    training_s: float = 0.0,
     kept: Path | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def judge(
         priors: Which of the ways need no model. The others are compared with the best of these, as it is found on the
             split's other half of people, so that no one is chosen by those who judge.
         n_lists: Cases of each origin of which whole lists are judged, too.
+        training_s: Seconds it took to train what is compared with the priors; 0 for nothing.
         kept: A file of what was found so far, for a run that goes on where another was stopped; removed in the end.
         progress: Is told how it goes.
 
@@ -149,7 +151,7 @@ def judge(
             for name, one in found.items()
             if name != best
         },
-        "buys": {name: _buys(rows[name], rows[best]) for name in rows if name not in priors},
+        "buys": {name: _buys(rows[name], rows[best], training_s) for name in rows if name not in priors},
     }
 
 
@@ -245,9 +247,12 @@ def _pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _buys(way: Mapping[str, Any], prior: Mapping[str, Any]) -> dict[str, float]:
-    """What a way adds to a prior, and for how much of whose waiting."""
+def _buys(way: Mapping[str, Any], prior: Mapping[str, Any], training_s: float) -> dict[str, float]:
+    """What a way adds to a prior, for how much waiting of each person and for how much training."""
     gained = way["NDCG@10"] - prior["NDCG@10"]
     added_ms = 1000 * (way["seconds_a_person"] - prior["seconds_a_person"])
     per_ms = round(gained / added_ms, 8) if added_ms > 0 else 0.0
-    return {"NDCG@10": round(gained, 4), "added_ms": round(added_ms, 1), "NDCG@10_per_ms": per_ms}
+    found = {"NDCG@10": round(gained, 4), "added_ms": round(added_ms, 1), "NDCG@10_per_ms": per_ms}
+    if training_s:
+        found |= {"training_s": training_s, "NDCG@10_per_hour": round(gained / training_s * 3600, 4)}
+    return found

@@ -69,7 +69,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     for name, buys in found["buys"].items():
         said.append(
             f"What {name} buys over {found['best_prior']}: {buys['NDCG@10']:+.4f} NDCG@10 for "
-            f"{buys['added_ms']:,.0f} ms more a person, {buys['NDCG@10_per_ms']:+.2e} a millisecond."
+            f"{buys['added_ms']:,.0f} ms more a person, {buys['NDCG@10_per_ms']:+.2e} a millisecond"
+            + (f"; {buys['NDCG@10_per_hour']:+.4f} an hour of training." if "training_s" in buys else ".")
         )
     said += found.get("notes", [])
     return said

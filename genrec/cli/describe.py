@@ -1,4 +1,4 @@
-"""`genrec describe`: what the store holds, and what is odd about it, in numbers and in words.
+"""`genrec describe`: what the store holds, what is odd about it, and what of it would flatter an evaluation.
 
 Of each event three numbers (person, item, instant) are held in memory, beside the names of people, items and places;
 everything is computed on arrays.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,11 +18,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.catalog import Catalog
 from genrec.cli._common import Advance, json_option, plain, print_json, progress, workspace_option
-from genrec.config import load_settings
-from genrec.store import Store
+from genrec.engines.base import Engine
+from genrec.errors import ConfigError
+from genrec.evaluation.audit import Finding, audit, percent, sentences
+from genrec.evaluation.log import Log
+from genrec.workspace import Workspace, open_workspace
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+HELD_OUT = 0.1
+"""Share of all moments that is held out, as in `genrec evaluate`."""
+N_CASES = 1000
+"""Most people whose choices after that are looked at."""
 NAMED = 10
 """Most actions, places, devices and time zones that are listed by name."""
 
@@ -64,74 +73,99 @@ class Description:
     """Items that events name and the catalogue does not have."""
     n_unknown_item_events: int
     """Events that name them."""
-    n_duplicate_titles: int
-    """Items whose title another item has too."""
     findings: Sequence[str] = field(default=())
     """What a person should know about the data, in words."""
+    audit: Sequence[Finding] = field(default=())
+    """What would flatter an evaluation."""
 
 
 @click.command("describe", short_help="Say what the store holds, and what is odd about it.")
 @workspace_option
+@click.option("--probe-memory", is_flag=True, help="Also ask the model, untuned, whether it knows the titles by heart.")
+@click.option("--engine", metavar="NAME", help="What runs the model then: auto, vllm or transformers.")
 @json_option
-def command(workspace: Path, as_json: bool) -> None:
-    """Say what the store of a workspace holds, and what is odd about it."""
-    settings = load_settings(workspace)
-    with Store.open(settings.store_in(workspace)) as store, progress("reading events") as advance:
-        events = _counted(store.events(), advance)
-        description = describe(items=store.items(), users=store.users(), edges=store.edges(), events=events)
+def command(workspace: Path, probe_memory: bool, engine: str | None, as_json: bool) -> None:
+    """Say what the store of a workspace holds, what is odd about it, and what would flatter an evaluation.
+
+    The last tenth of all moments is held out for that, as genrec evaluate does, and simple heuristics are tried on it.
+    """
+    with open_workspace(workspace) as opened:
+        store = opened.store
+        catalog = Catalog.read(store.items(), store.texts())
+        with progress("reading events") as advance:
+            description = describe(
+                catalog=catalog,
+                users=store.users(),
+                edges=store.edges(),
+                events=_counted(store.events(), advance),
+                time_zone=opened.settings.time_zone,
+            )
+        if probe_memory:
+            from genrec.evaluation.memory import probe
+
+            with closing(_untuned(opened, engine)) as model:
+                description = replace(description, audit=(*description.audit, probe(model, catalog.titles)))
     if as_json:
         print_json(asdict(description))
-    else:
-        for line in _lines(description):
-            click.echo(line)
+        return
+    for line in _lines(description):
+        click.echo(line)
+
+
+def _untuned(opened: Workspace, engine: str | None) -> Engine:
+    """The model as it is, without the adapter in use."""
+    name = opened.engine_name(engine)
+    if name in ("none", "chat"):
+        raise ConfigError(
+            f"the engine {name!r} gives no log-probabilities, which probing a model's memory needs",
+            hint="Choose vllm or transformers with --engine.",
+        )
+    return opened.start_engine(name, None)
 
 
 def describe(
     *,
-    items: Iterable[pa.RecordBatch],
+    catalog: Catalog,
     users: Iterable[pa.RecordBatch],
     edges: Iterable[pa.RecordBatch],
     events: Iterable[pa.RecordBatch],
+    time_zone: str = "UTC",
 ) -> Description:
     """Describe data of the project's schemas.
 
     Args:
-        items: Batches of the catalogue; each item once.
+        catalog: The items.
         users: Batches of people; each once.
         edges: Batches of relations.
-        events: Batches of events, in any order.
+        events: Batches of events; in the order in which they are stored, where that order is to be judged.
+        time_zone: The clock of people and events that name none.
     """
-    titles: Counter[str] = Counter()
-    catalog: list[str] = []
-    for batch in items:
-        catalog += batch["item_id"].to_pylist()
-        titles.update(" ".join(title.split()).casefold() for title in batch["title"].to_pylist())
-    item_codes = {item_id: code for code, item_id in enumerate(catalog)}
-    user_codes: dict[str, int] = {}
+    zones: dict[str, str] = {}
+    n_users_listed = 0
+    for batch in users:
+        n_users_listed += len(batch)
+        listed = zip(batch["user_id"].to_pylist(), batch["time_zone"].to_pylist(), strict=True)
+        zones.update((user_id, zone) for user_id, zone in listed if zone)
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("action", "place", "device", "time_zone")}
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for batch in events:
-        at_us = np.asarray(batch["at"].cast(pa.int64()))
-        parts.append((_coded(batch["user_id"], user_codes), _coded(batch["item_id"], item_codes), at_us))
-        for name, counter in counts.items():
-            for entry in pc.value_counts(batch[name].drop_null()).to_pylist():
-                counter[entry["values"]] += entry["counts"]
-    empty = np.zeros(0, np.int64)
-    user, item, at = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (empty,) * 3
-    per_user = np.bincount(user) if len(user) else empty
-    known = item < len(catalog)
-    pairs = np.unique(user[known].astype(np.int64) * max(1, len(catalog)) + item[known])
-    n_moments, tied = _moments(user, at)
+    log = Log.read(_tallied(events, counts), catalog, zones=zones, time_zone=time_zone)
+    user, item, at = log.user, log.item, log.at_us
+    n_users, n_items = len(log.users), log.n_items
+    per_user = np.bincount(user) if len(log) else user
+    known = item < n_items
+    pairs = np.unique(user[known] * max(1, n_items) + item[known])
+    moment_sizes = np.diff(log.moment_starts, append=len(log))
+    n_moments = np.bincount(user[log.by_moment][log.moment_starts])
+    held_out = log.hold_out(HELD_OUT)
     description = Description(
-        n_users=len(user_codes),
-        n_users_listed=sum(len(batch) for batch in users),
-        n_items=len(catalog),
+        n_users=n_users,
+        n_users_listed=n_users_listed,
+        n_items=n_items,
         n_items_used=len(np.unique(item[known])),
         n_events=len(at),
         n_edges=sum(len(batch) for batch in edges),
         first_at=_instant(at.min()) if len(at) else None,
         last_at=_instant(at.max()) if len(at) else None,
-        density=len(pairs) / (len(user_codes) * len(catalog)) if len(user_codes) and catalog else None,
+        density=len(pairs) / (n_users * n_items) if n_users and n_items else None,
         events_per_user={f"{q:.0%}": float(np.quantile(per_user, q)) for q in QUANTILES} if len(at) else {},
         moments_per_user=float(np.median(n_moments)) if len(at) else 0.0,
         actions=dict(counts["action"].most_common(NAMED)),
@@ -141,30 +175,22 @@ def describe(
         n_devices=len(counts["device"]),
         time_zones=dict(counts["time_zone"].most_common(NAMED)),
         n_time_zones=len(counts["time_zone"]),
-        tied=tied,
+        tied=float(moment_sizes[moment_sizes > 1].sum() / len(log)) if len(log) else 0.0,
         repeated=_repeated(user, item, at),
-        n_unknown_items=len(item_codes) - len(catalog),
+        n_unknown_items=len(log.item_ids) - n_items,
         n_unknown_item_events=int((~known).sum()),
-        n_duplicate_titles=sum(n for n in titles.values() if n > 1),
+        audit=audit(held_out, held_out.cases(N_CASES), catalog),
     )
-    return Description(**{**vars(description), "findings": tuple(_findings(description))})
+    return replace(description, findings=tuple(_findings(description)))
 
 
-def _coded(values: pa.Array, codes: dict[str, int]) -> np.ndarray:
-    """Numbers of strings, new strings numbered as they come; shape (n,)."""
-    encoded = pc.dictionary_encode(values)
-    numbers = [codes.setdefault(text, len(codes)) for text in encoded.dictionary.to_pylist()]
-    return np.take(np.array(numbers, np.int64), np.asarray(encoded.indices))
-
-
-def _moments(user: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, float]:
-    """How many instants each person has, and the share of events that share theirs."""
-    if not len(at):
-        return np.zeros(0, np.int64), 0.0
-    order = np.lexsort((at, user))
-    starts = np.flatnonzero(np.r_[True, (np.diff(user[order]) != 0) | (np.diff(at[order]) != 0)])
-    sizes = np.diff(np.r_[starts, len(at)])
-    return np.bincount(user[order][starts]), float(sizes[sizes > 1].sum() / len(at))
+def _tallied(events: Iterable[pa.RecordBatch], counts: Mapping[str, Counter[str]]) -> Iterator[pa.RecordBatch]:
+    """The same events, with what some of their columns hold counted on the way."""
+    for batch in events:
+        for name, counter in counts.items():
+            for entry in pc.value_counts(batch[name].drop_null()).to_pylist():
+                counter[entry["values"]] += entry["counts"]
+        yield batch
 
 
 def _repeated(user: np.ndarray, item: np.ndarray, at: np.ndarray) -> float:
@@ -186,27 +212,17 @@ def _findings(d: Description) -> Iterator[str]:
     elif d.n_unknown_items:
         share = d.n_unknown_item_events / d.n_events
         yield (
-            f"{_share(share)} of the events ({d.n_unknown_item_events:,}) name {_n(d.n_unknown_items, 'item')} the "
+            f"{percent(share)} of the events ({d.n_unknown_item_events:,}) name {_n(d.n_unknown_items, 'item')} the "
             "catalogue does not have; they stay out of histories."
         )
     if d.n_items > d.n_items_used:
         yield f"{_n(d.n_items - d.n_items_used, 'item')} of the catalogue never occurred in an event."
-    if d.n_duplicate_titles:
-        yield (
-            f"{_n(d.n_duplicate_titles, 'item')} share their title with another one; each gets a text of its own, "
-            "but neither a person nor the model can tell them apart by more than a suffix."
-        )
-    if d.tied >= 0.05:
-        yield (
-            f"{_share(d.tied)} of the events share person and instant with another one: baskets or rating sprees. "
-            "The order inside an instant is not real, and nothing should be learnt from it."
-        )
     if d.moments_per_user <= 2:
         yield "Half of the people were there at two instants or fewer: their past says little about what comes next."
     if d.repeated >= 0.2:
         yield (
-            f"{_share(d.repeated)} of the events repeat an item the person had before: recommend with seen items "
-            "included, and report repeats and discoveries apart."
+            f"{percent(d.repeated)} of the events repeat an item the person had before: recommend with seen items "
+            "included."
         )
     elif d.repeated < 0.01:
         yield "People hardly ever come back to an item: recommend with seen items excluded."
@@ -227,7 +243,7 @@ def _lines(d: Description) -> Iterator[str]:
         yield f"  from {d.first_at:%Y-%m-%d %H:%M} to {d.last_at:%Y-%m-%d %H:%M} UTC ({days:,.0f} days)"
         spread = ", ".join(f"{q} {n:,.0f}" for q, n in d.events_per_user.items())
         yield f"  per person: {spread}; at {d.moments_per_user:,.0f} instants (median)"
-        yield f"  {_share(d.tied)} share person and instant with another, {_share(d.repeated)} repeat an earlier item"
+        yield f"  {percent(d.tied)} share person and instant with another, {percent(d.repeated)} repeat an earlier item"
     if d.density is not None:
         yield f"  {d.density:.3%} of all pairs of a person and an item have an event"
     for name, n, named in (
@@ -242,6 +258,10 @@ def _lines(d: Description) -> Iterator[str]:
     if d.findings:
         yield ""
         yield from (f"- {finding}" for finding in d.findings)
+    if d.n_events:
+        yield ""
+        yield "What would flatter an evaluation:" if d.audit else "Nothing was found that would flatter an evaluation."
+        yield from (f"- {sentence}" for sentence in sentences(d.audit))
 
 
 def _counted(batches: Iterable[pa.RecordBatch], advance: Advance) -> Iterator[pa.RecordBatch]:
@@ -256,7 +276,3 @@ def _instant(us: int) -> datetime:
 
 def _n(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def _share(share: float) -> str:
-    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"

@@ -506,14 +506,9 @@ def test_(
         found = np.array(ranks)
         said = {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}
         return {
-            **summary(found, people),
+            **figures(found, people, follows),
             "seconds": round(seconds) if way in asked else 0,
             "scoring": said.get(way, way),
-            **{
-                part: summary(found[which], np.array(people)[which])
-                for part, which in (("follows_another", follows), ("does_not", ~follows))
-                if follows.any()
-            },
             "ranks": ranks,
         }
 
@@ -587,6 +582,12 @@ def place_all(
     finally:
         engine.close()
     return seconds + time.perf_counter() - started_s, done
+
+
+def figures(ranks: np.ndarray, people: list[str], follows: np.ndarray) -> dict[str, Any]:
+    """What ranks come to, also apart for the cases that follow another and those that do not, where any does."""
+    parts = (("follows_another", follows), ("does_not", ~follows)) if follows.any() else ()
+    return summary(ranks, people) | {part: summary(ranks[which], np.array(people)[which]) for part, which in parts}
 
 
 def followers(cases: list[History]) -> set[int]:
@@ -776,7 +777,7 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
             f"targets; loss {losses[0]:.2f} → {losses[-1]:.2f} nats a target."
         )
     lines = []
-    ranked = [row for row in rows if "ranks" in row]
+    ranked = [row for row in rows if "interval" in row]
     if ranked:
         lines += [
             "|  | HR@1 | HR@10 | NDCG@10 | n | HR@10, follows | HR@10, does not |",
@@ -787,7 +788,7 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
             slices = [f"{row[part]['HR@10']:.3f}" if row.get(part) else "–" for part in ("follows_another", "does_not")]
             lines.append(f"| {row['name']} | {' | '.join(cells)} | {row['n']:,} | {' | '.join(slices)} |")
         for row in rows:
-            if "ranks" not in row and "HR@1" in row:
+            if "interval" not in row and "HR@1" in row:
                 parts = [
                     f"{m} {row[m]['difference']:+.4f} [{row[m]['interval'][0]:+.4f}, {row[m]['interval'][1]:+.4f}]"
                     + (" (tied)" if row[m]["tied"] else "")

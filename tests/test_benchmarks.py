@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,6 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Imports a benchmark as it is imported when it runs."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     return importlib.import_module
 
 

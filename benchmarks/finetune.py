@@ -518,14 +518,9 @@ def test_(
         found = np.array(ranks)
         said = {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}
         return {
-            **summary(found, people),
+            **figures(found, people, follows),
             "seconds": round(seconds) if way in asked else 0,
             "scoring": said.get(way, way),
-            **{
-                part: summary(found[which], np.array(people)[which])
-                for part, which in (("follows_another", follows), ("does_not", ~follows))
-                if follows.any()
-            },
             "ranks": ranks,
         }
 
@@ -663,10 +658,10 @@ def late(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
     recall = float(np.mean([pool["target"] >= 0 for pool in pools["test"]]))
     book.add("late", lambda: {**summary(ranks, people), "recall": round(recall, 4), "weights": said, "ranks": ranks})
     kept = RESULTS / dataset / f"test-{name}.json"
-    if kept.is_file() and not n_test:
-        for row in json.loads(kept.read_text())["rows"]:
-            if "ranks" in row:
-                book.add(f"late - {row['name']}", lambda row=row: difference(ranks, row["ranks"], people))
+    for row in json.loads(kept.read_text())["rows"] if kept.is_file() else []:
+        if "ranks" in row:
+            theirs = [row["ranks"][n] for n in numbers]
+            book.add(f"late - {row['name']}", lambda theirs=theirs: difference(ranks, theirs, people))
 
 
 def kept_pools(file: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
@@ -765,15 +760,21 @@ def late_rank(pool: dict[str, Any], weights: np.ndarray) -> int:
     return min(int((scores > scores[pool["target"]]).sum()), 10)
 
 
+def figures(ranks: np.ndarray, people: list[str], follows: np.ndarray) -> dict[str, Any]:
+    """What ranks come to, also apart for the cases that follow another and those that do not, where any does."""
+    parts = (("follows_another", follows), ("does_not", ~follows)) if follows.any() else ()
+    return summary(ranks, people) | {part: summary(ranks[which], np.array(people)[which]) for part, which in parts}
+
+
 def followers(cases: list[History]) -> set[int]:
     """Cases whose history shows the target of another case of the same person and day: they are easy."""
     targets: dict[tuple[str, Any], set[str]] = {}
     for case in cases:
-        targets.setdefault((case.user_id, case.at), set()).add(case.moments[-1].item_ids[0])
+        targets.setdefault((case.user_id, case.at.date()), set()).add(case.moments[-1].item_ids[0])
     found = set()
     for i, case in enumerate(cases):
         had = {m.item_ids[0] for m in case.moments[:-1]}
-        if (targets[case.user_id, case.at] - {case.moments[-1].item_ids[0]}) & had:
+        if (targets[case.user_id, case.at.date()] - {case.moments[-1].item_ids[0]}) & had:
             found.add(i)
     return found
 
@@ -963,7 +964,7 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
             f"targets; loss {losses[0]:.2f} → {losses[-1]:.2f} nats a target."
         )
     lines = []
-    ranked = [row for row in rows if "ranks" in row]
+    ranked = [row for row in rows if "interval" in row]
     if ranked:
         lines += [
             "|  | HR@1 | HR@10 | NDCG@10 | n | HR@10, follows | HR@10, does not |",
@@ -974,7 +975,7 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
             slices = [f"{row[part]['HR@10']:.3f}" if row.get(part) else "–" for part in ("follows_another", "does_not")]
             lines.append(f"| {row['name']} | {' | '.join(cells)} | {row['n']:,} | {' | '.join(slices)} |")
         for row in rows:
-            if "ranks" not in row and "HR@1" in row:
+            if "interval" not in row and "HR@1" in row:
                 parts = [
                     f"{m} {row[m]['difference']:+.4f} [{row[m]['interval'][0]:+.4f}, {row[m]['interval'][1]:+.4f}]"
                     + (" (tied)" if row[m]["tied"] else "")

@@ -63,7 +63,10 @@ def command(
             "held-out is a share between 0 and 1, also times origins; cases and origins are at least 1",
             hint="For instance: genrec evaluate --held-out 0.1 --origins 3",
         )
+    from genrec.evaluation.audit import audit
+    from genrec.evaluation.audit import sentences as sentences_of
     from genrec.evaluation.judge import judge
+    from genrec.evaluation.log import Log
     from genrec.evaluation.report import sentences, tables, title, write
     from genrec.workspace import CACHE, open_workspace
 
@@ -101,7 +104,12 @@ def command(
         )
         n_looks = _look(workspace / LOOKS, [split.cut.isoformat() for split in splits], asked)
         found["settings"] = asked
-        found["notes"] = [f"Look number {n_looks} at what was held out here ({LOOKS} has them all)."]
+        log = Log.of(splits[0].learn, splits[0].judge, opened.catalog)
+        flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))
+        found["notes"] = [
+            f"Look number {n_looks} at what was held out here ({LOOKS} has them all).",
+            *(f"What may flatter these figures: {sentence}" for sentence in flattered),
+        ]
     if report:
         write(found, report)
     if as_json:

@@ -33,6 +33,7 @@ from genrec.ground import Grounder
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
+from genrec.priors.blend import Blend
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
@@ -124,8 +125,14 @@ class Workspace:
 
     def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
         """A prior by name, fitted to the store's events, or to those before an instant."""
-        prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+        prior = self._prior(name)
         prior.fit(self.catalog, self.store.events(before=before))
+        return prior
+
+    def _prior(self, name: str) -> Prior:
+        prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+        if isinstance(prior, Blend):
+            prior.voices = {member: self._prior(member) for member in prior.members}
         return prior
 
     @property

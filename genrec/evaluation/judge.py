@@ -19,7 +19,7 @@ import numpy as np
 from genrec.evaluation.metrics import calibration, coverage, difference, diversity, figures, ndcg, novelty, summary
 from genrec.evaluation.split import Split
 from genrec.history import History
-from genrec.priors.sequence import Titles
+from genrec.priors.text import Words
 from genrec.recommendation import Query
 from genrec.recommender import Recommender
 
@@ -229,7 +229,7 @@ def _whole_lists(recommender: Recommender, split: Split, cases: Sequence[History
         "coverage": coverage(lists, len(catalog)),
         "novelty": novelty(lists, taken),
         "novelty_of_choices": novelty(chosen, taken),
-        "diversity": diversity(lists, Titles(catalog.titles).like),
+        "diversity": diversity(lists, Words(catalog.titles).like),
         "pairs": pairs,
         "n": len(lists),
     }

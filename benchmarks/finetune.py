@@ -3,6 +3,7 @@
     python benchmarks/finetune.py train --data DIR --work WORK   # trains; run again to go on after a stop
     python benchmarks/finetune.py fit --data DIR --work WORK     # weighs model and prior on half of the validation
     python benchmarks/finetune.py test --data DIR --work WORK    # places the test rows' targets exactly; one look
+    python benchmarks/finetune.py late --data DIR --work WORK    # the same two, fused after the search
     python benchmarks/finetune.py packing --work WORK            # what a second teaches, beside one prompt a target
     python benchmarks/finetune.py brief --data DIR --work WORK   # losses, methods and layers at equal steps
     python benchmarks/finetune.py page                           # writes training.md from what was measured
@@ -34,12 +35,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec.bench.report import Book
+from genrec.bench.report import Book, report
 from genrec.catalog import Catalog
 from genrec.cli._common import peak_memory_mib
 from genrec.context import Feature, Words
 from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import place, place_by_weight
+from genrec.decoding.search import place, place_by_weight, score, search
 from genrec.evaluation.metrics import difference, summary
 from genrec.events import Context, Item
 from genrec.finetune.adapter import fingerprint
@@ -47,12 +48,14 @@ from genrec.finetune.packing import Writing
 from genrec.finetune.train import Options
 from genrec.history import History, Moment
 from genrec.models import model_folder
-from genrec.priors.sequence import Sequence
+from genrec.priors.sequence import VISIT, Sequence
 from genrec.prompt import Row, bundled_prompts, load_template, render
 from genrec.text import clean
 from genrec.tokenizer import HfTokenizer
 
 RESULTS = Path(__file__).parent / "results"
+LOOKS = Path(__file__).parent / "looks.jsonl"
+"""Each look at test rows: who looks often enough finds something by chance."""
 TEXT_CHARS = 32
 """Items are called by so much of their titles, more where that takes it: about 12 tokens."""
 
@@ -249,6 +252,15 @@ def short_texts(items: list[Item]) -> dict[str, str]:
         used.add(text)
         texts[item.item_id] = text
     return texts
+
+
+def look(dataset: str, who: str, n: int) -> None:
+    """Take down that test rows were looked at, in a file that is committed; once for each commit."""
+    line = {"dataset": dataset, "who": who, "rows": n, "commit": report("", "", [], 0.0)["commit"]}
+    lines = [json.loads(one) for one in LOOKS.read_text().splitlines()] if LOOKS.is_file() else []
+    if line not in [{key: one.get(key) for key in line} for one in lines]:
+        with LOOKS.open("a") as out:
+            out.write(json.dumps({**line, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"}) + "\n")
 
 
 def half(user_id: str) -> int:
@@ -506,17 +518,14 @@ def test_(
         found = np.array(ranks)
         said = {"both": f"fused, gamma {fitted['gamma']}, beta {fitted['beta']}", "model": "masked"}
         return {
-            **summary(found, people),
+            **figures(found, people, follows),
             "seconds": round(seconds) if way in asked else 0,
             "scoring": said.get(way, way),
-            **{
-                part: summary(found[which], np.array(people)[which])
-                for part, which in (("follows_another", follows), ("does_not", ~follows))
-                if follows.any()
-            },
             "ranks": ranks,
         }
 
+    if split == "test":
+        look(dataset, f"test-{name}: {every}", len(chosen))
     for way in ways:
         book.add(way, lambda way=way: rank(way))
     found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}
@@ -589,15 +598,183 @@ def place_all(
     return seconds + time.perf_counter() - started_s, done
 
 
+N_OURS, N_THEIRS = 20, 30
+"""Items that late fusion takes from the model's list and from the prior's."""
+TERMS = ("model", "prior", "model without a history")
+GATES = ("always", "same visit", "events known", "the prior's entropy")
+
+
+@main.command("late")
+@options
+@click.option("--cases", default=500, show_default=True, help="Validation rows that weights are fitted to.")
+@click.option("--n-test", default=0, show_default=True, help="Test rows, drawn by chance; all when 0.")
+@click.option("--part", "share", default="0/1", show_default=True, help="1/2: ask about the second half alone.")
+def late(dataset: str, data: Path, work: Path, model: str, name: str, cases: int, n_test: int, share: str) -> None:
+    """Fuse late: the model's list and the prior's, each weighing the other's items, log-linear, gated."""
+    from genrec.engines.transformers import TransformersEngine
+
+    rows = DATA[dataset](data, model)
+    folder = work / dataset / name / "merged"
+    engine = TransformersEngine(folder, model=name)
+    part, n_parts = (int(number) for number in share.split("/"))
+    test = rows.cases("test")
+    numbers = random.Random(1).sample(range(len(test)), n_test) if n_test else list(range(len(test)))
+    fit = [case for case in rows.cases("valid") if half(case.user_id)]
+    random.Random(2).shuffle(fit)
+    made = {"model": fingerprint(folder), "prior": rows.prior.weights.round(6).tolist()}
+    pools = {
+        split: candidates_of(rows, some[part::n_parts], engine, work / dataset / name / f"late-{split}-{part}", made)
+        for split, some in (("valid", fit[:cases]), ("test", [test[n] for n in numbers]))
+    }
+    engine.close()
+    if n_parts > 1:
+        for other in set(range(n_parts)) - {part}:
+            if not all((work / dataset / name / f"late-{s}-{other}.done").exists() for s in pools):
+                return
+        pools = {
+            split: [
+                pool
+                for n in range(max(len(one) for one in parts))
+                for pool in (one[n] for one in parts if n < len(one))
+            ]
+            for split, parts in (
+                (s, [kept_pools(work / dataset / name / f"late-{s}-{p}", made) for p in range(n_parts)]) for s in pools
+            )
+        }
+    look(dataset, f"late-{name}", len(numbers))
+    weights = fit_late(pools["valid"], len(TERMS), len(GATES))
+    ranks = [late_rank(pool, weights) for pool in pools["test"]]
+    people = [test[n].user_id for n in numbers]
+    book = Book(
+        RESULTS / dataset / f"late-{name}.json",
+        stage=f"late-{name}",
+        dataset=dataset,
+        settings={"model": model, "cases": cases, "test": len(numbers), "ours": N_OURS, "theirs": N_THEIRS},
+        say=click.echo,
+    )
+    said = {
+        term: dict(zip(GATES, some, strict=True)) for term, some in zip(TERMS, weights.round(3).tolist(), strict=True)
+    }
+    recall = float(np.mean([pool["target"] >= 0 for pool in pools["test"]]))
+    book.add("late", lambda: {**summary(ranks, people), "recall": round(recall, 4), "weights": said, "ranks": ranks})
+    kept = RESULTS / dataset / f"test-{name}.json"
+    for row in json.loads(kept.read_text())["rows"] if kept.is_file() else []:
+        if "ranks" in row:
+            theirs = [row["ranks"][n] for n in numbers]
+            book.add(f"late - {row['name']}", lambda theirs=theirs: difference(ranks, theirs, people))
+
+
+def kept_pools(file: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is known already of the same model and prior."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines[1:]] if lines and json.loads(lines[0]) == made else []
+
+
+def candidates_of(
+    rows: Rows, cases: list[History], engine: Any, file: Path, made: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Of each case the best items of the model and of the prior, with what each gives to all of them."""
+    writing, pools = rows.writing, kept_pools(file, made)
+    if not pools:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(made) + "\n")
+    masked, trie = Scoring(name="masked"), writing.encoded.trie
+
+    def ids_of(history: History) -> tuple[int, ...]:
+        prompt = render(writing.template, history, Context(), writing.encoded, writing.tokenizer, words=writing.words)
+        return prompt.token_ids
+
+    stranger = History(user_id="", user=None, at=cases[0].at, moments=())
+    pieces = np.array_split(np.arange(len(rows.catalog)), 40)
+    nobody = np.concatenate(engine.run([(ids_of(stranger), score(trie, some, scoring=masked)) for some in pieces]))
+    for start in range(len(pools), len(cases), 32):
+        some = cases[start : start + 32]
+        ids = [ids_of(case.before(-1)) for case in some]
+        masses = [rows.log_mass(case) for case in some]
+        lists = engine.run(
+            (one, search(trie, k=N_OURS, scoring=masked, log_mass=mass, live=rows.live(case)))
+            for one, mass, case in zip(ids, masses, some, strict=True)
+        )
+        jobs, wanted = [], []
+        for case, one, mass, found in zip(some, ids, masses, lists, strict=True):
+            live = rows.live(case)
+            theirs = np.argsort(-(mass if live is None else np.where(live, mass, -np.inf)), kind="stable")[:N_THEIRS]
+            wanted.append(np.union1d(found.rows, theirs))
+            jobs.append((one, score(trie, wanted[-1], scoring=masked)))
+        for case, mass, listed, logprob in zip(some, masses, wanted, engine.run(jobs), strict=True):
+            target = rows.catalog.row[case.moments[-1].item_ids[0]]
+            before = case.moments[-2].at if len(case.moments) > 1 else datetime.min.replace(tzinfo=UTC)
+            pools.append(
+                {
+                    "target": int(np.searchsorted(listed, target)) if target in listed else -1,
+                    "terms": [
+                        logprob.round(4).tolist(),
+                        mass[listed].round(4).tolist(),
+                        nobody[listed].round(4).tolist(),
+                    ],
+                    "gates": [
+                        1.0,
+                        float(case.at - before < VISIT),
+                        float(np.log1p(len(case.moments) - 1)),
+                        float(-(np.exp(mass) @ mass)),
+                    ],
+                }
+            )
+        with file.open("a") as out:
+            out.writelines(json.dumps(pool) + "\n" for pool in pools[start:])
+        click.echo(f"{len(pools)} of {len(cases)}")
+    file.with_name(f"{file.name}.done").touch()
+    return pools
+
+
+def fit_late(pools: list[dict[str, Any]], n_terms: int, n_gates: int) -> np.ndarray:
+    """Weights under which the targets are likeliest among their candidates. Shape ``(n_terms, n_gates)``."""
+    import torch
+
+    weights = torch.zeros(n_terms, n_gates)
+    weights[:2, 0] = 0.5
+    weights.requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    known = [
+        (torch.tensor(pool["terms"]), torch.tensor(pool["gates"]), pool["target"])
+        for pool in pools
+        if pool["target"] >= 0
+    ]
+
+    def again() -> Any:
+        optimizer.zero_grad()
+        losses = [-torch.log_softmax((weights @ gates) @ terms, 0)[target] for terms, gates, target in known]
+        loss = torch.stack(losses).mean() + 0.01 * (weights[:, 1:] ** 2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(again)
+    return weights.detach().numpy()
+
+
+def late_rank(pool: dict[str, Any], weights: np.ndarray) -> int:
+    """Place of the target among the candidates; 10 where it is none of them."""
+    if pool["target"] < 0:
+        return 10
+    scores = (weights @ np.array(pool["gates"])) @ np.array(pool["terms"])
+    return min(int((scores > scores[pool["target"]]).sum()), 10)
+
+
+def figures(ranks: np.ndarray, people: list[str], follows: np.ndarray) -> dict[str, Any]:
+    """What ranks come to, also apart for the cases that follow another and those that do not, where any does."""
+    parts = (("follows_another", follows), ("does_not", ~follows)) if follows.any() else ()
+    return summary(ranks, people) | {part: summary(ranks[which], np.array(people)[which]) for part, which in parts}
+
+
 def followers(cases: list[History]) -> set[int]:
     """Cases whose history shows the target of another case of the same person and day: they are easy."""
     targets: dict[tuple[str, Any], set[str]] = {}
     for case in cases:
-        targets.setdefault((case.user_id, case.at), set()).add(case.moments[-1].item_ids[0])
+        targets.setdefault((case.user_id, case.at.date()), set()).add(case.moments[-1].item_ids[0])
     found = set()
     for i, case in enumerate(cases):
         had = {m.item_ids[0] for m in case.moments[:-1]}
-        if (targets[case.user_id, case.at] - {case.moments[-1].item_ids[0]}) & had:
+        if (targets[case.user_id, case.at.date()] - {case.moments[-1].item_ids[0]}) & had:
             found.add(i)
     return found
 
@@ -660,6 +837,7 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
 BRIEF: dict[str, dict[str, Any]] = {
     "LoRA, loss over the trie": {},
     "LoRA, loss over the whole vocabulary": {"loss": "full-vocabulary"},
+    "LoRA, yes or no to each branch": {"loss": "binary"},
     "LoRA beside the prior, gamma .3": {"gamma": 0.3, "beta": 0.7},
     "LoRA beside the prior, gamma .3, scale / gamma": {"gamma": 0.3, "beta": 0.7, "alpha": 32 / 0.3},
     "LoRA, texts of items first": {"domain_epochs": 0.2},
@@ -745,6 +923,10 @@ the same person and day have that one's target in their history and are easy; th
 """
 
 
+STAGES = ("brief", "fit", "heads", "late", "packing", "sasrec", "test", "train")
+"""What the page shows."""
+
+
 @main.command("page")
 def page() -> None:
     """Write benchmarks/training.md and its picture from the results."""
@@ -753,12 +935,18 @@ def page() -> None:
         found = {file.stem: json.loads(file.read_text()) for file in sorted((RESULTS / dataset).glob("*.json"))}
         if not found:
             continue
-        pieces.append(f"## {dataset}\n")
+        looks = [json.loads(line) for line in LOOKS.read_text().splitlines()]
+        n_looks = sum(one["dataset"] == dataset for one in looks)
+        pieces.append(
+            f"## {dataset}\n\nThe test rows have been looked at {n_looks} times ([looks.jsonl](looks.jsonl)).\n"
+        )
         if dataset == "amazon-industrial" and any(stem.startswith("test-") for stem in found):
             pieces.append(PUBLISHED)
-        for stem, report in found.items():
-            rows, origin = report["rows"], f"`{report['command']}`, commit {(report['commit'] or 'unknown')[:12]}"
-            pieces.append(f"### {stem}\n\n{_rows(stem, rows)}\n\n{origin}, {report['machine']}\n")
+        for stem, made in found.items():
+            if "rows" not in made or stem.split("-")[0] not in STAGES:
+                continue
+            rows, origin = made["rows"], f"`{made['command']}`, commit {(made['commit'] or 'unknown')[:12]}"
+            pieces.append(f"### {stem}\n\n{_rows(stem, rows)}\n\n{origin}, {made['machine']}\n")
             if stem.startswith("train-"):
                 curves[f"{dataset}, {stem.removeprefix('train-')}"] = rows[0]["log"]
     (RESULTS.parent / "training.md").write_text("\n".join(pieces), encoding="utf-8")
@@ -776,7 +964,7 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
             f"targets; loss {losses[0]:.2f} → {losses[-1]:.2f} nats a target."
         )
     lines = []
-    ranked = [row for row in rows if "ranks" in row]
+    ranked = [row for row in rows if "interval" in row]
     if ranked:
         lines += [
             "|  | HR@1 | HR@10 | NDCG@10 | n | HR@10, follows | HR@10, does not |",
@@ -787,7 +975,7 @@ def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
             slices = [f"{row[part]['HR@10']:.3f}" if row.get(part) else "–" for part in ("follows_another", "does_not")]
             lines.append(f"| {row['name']} | {' | '.join(cells)} | {row['n']:,} | {' | '.join(slices)} |")
         for row in rows:
-            if "ranks" not in row and "HR@1" in row:
+            if "interval" not in row and "HR@1" in row:
                 parts = [
                     f"{m} {row[m]['difference']:+.4f} [{row[m]['interval'][0]:+.4f}, {row[m]['interval'][1]:+.4f}]"
                     + (" (tied)" if row[m]["tied"] else "")

@@ -70,6 +70,8 @@ class ServeSettings(BaseModel):
     """Most people under way or waiting at once; who comes then is told to come back."""
     timeout_s: float = Field(default=60.0, gt=0, le=3600)
     """Longest time for one request, in seconds."""
+    prior_when_down: bool = False
+    """Whether the prior alone answers, with a note, while the engine fails; otherwise that is an error."""
 
 
 class Settings(BaseModel):

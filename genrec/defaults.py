@@ -19,11 +19,26 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genrec_priors() -> Mapping[str, type[Prior]]:
-    """Untrained voices that need nothing but the event log."""
+    """Untrained voices."""
+    from genrec.priors.basket import Basket
+    from genrec.priors.blend import Blend
+    from genrec.priors.ease import Ease
+    from genrec.priors.neighbours import Neighbours
     from genrec.priors.popularity import Popularity
+    from genrec.priors.repeat import Repeat
     from genrec.priors.sequence import Sequence
+    from genrec.priors.text import Text
 
-    return {"popularity": Popularity, "sequence": Sequence}
+    return {
+        "basket": Basket,
+        "blend": Blend,
+        "ease": Ease,
+        "neighbours": Neighbours,
+        "popularity": Popularity,
+        "repeat": Repeat,
+        "sequence": Sequence,
+        "text": Text,
+    }
 
 
 @hookimpl

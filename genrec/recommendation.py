@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from genrec.errors import ConfigError
 from genrec.events import Context
@@ -40,6 +40,9 @@ class Query:
     candidates: tuple[str, ...] = ()
     """Rank these items alone, by their ids; all of the catalogue when there is none. Their numbers do not depend on
     which others are among them."""
+    explain: bool = False
+    """Whether to tell what speaks for each item: see `Evidence`. Costs about as much as asking again for each piece of
+    it, 43 times at most."""
 
     def __post_init__(self) -> None:
         if (self.near is None) != (self.within_km is None):
@@ -70,6 +73,32 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What one thing that is known does to an item: it was left out, and the same question asked again."""
+
+    kind: Literal["event", "older", "context", "voice"]
+    """One event of the history; all older ones together; a word of the line for "now"; the model or the prior."""
+    what: str
+    """The item of the event by its title, how many older events, the word, ``the model`` or ``the prior``."""
+    change: float
+    """The item's log-probability minus what it is without this, nats: above 0 it speaks for the item, below 0 against
+    it. Infinite where the item would have no probability without it."""
+    item_id: str | None = None
+    """Of the event."""
+    at: datetime | None = None
+    """When it happened, of older events the last, on the person's own clock."""
+    feature: str | None = None
+    """Of the word: ``weekday``, ``place`` …"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it: without what does not apply; an infinite change is null."""
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.at:
+            known["at"] = self.at.isoformat()
+        return known | {"change": self.change if math.isfinite(self.change) else None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankedItem:
     """One place of the list."""
 
@@ -83,6 +112,13 @@ class RankedItem:
     """``exp(logprob)`` where the scoring is a distribution over the catalogue, otherwise null."""
     score: float
     """What the list is ordered by: the log-probability unless a reranker set its own."""
+    evidence: tuple[Evidence, ...] | None = None
+    """All that was left out, what speaks most for the item first; null where nobody asked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it; `evidence` only where it was asked for."""
+        shown = {name: value for name, value in vars(self).items() if name != "evidence"}
+        return shown | ({"evidence": [one.to_dict() for one in self.evidence]} if self.evidence is not None else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +154,7 @@ class Recommendation:
             "user_id": self.user_id,
             "at": self.at.isoformat(),
             "context": {name: value for name, value in asdict(self.context).items() if value not in (None, {})},
-            "items": [asdict(item) for item in self.items],
+            "items": [item.to_dict() for item in self.items],
             "model": self.model,
             "prompt": self.prompt,
             "catalog": self.catalog,

@@ -1,4 +1,4 @@
-"""The road of one recommendation: history → prompt → search → rerank → recommendation.
+"""The road of one recommendation: history → prompt → search → rerank → recommendation, and why.
 
 Where the language model can be asked for words alone, its words are grounded instead of searched: see `genrec.ground`.
 Stages are values in, values out, and only the search is batched across people. Knows the stages, not what is inside
@@ -19,13 +19,15 @@ import numpy as np
 
 from genrec.assortment import Added, add_items, retire_items
 from genrec.catalog import Catalog, EncodedCatalog
-from genrec.context import Words, clock
+from genrec.context import Feature, Words, clock
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import NO_LIMITS, Limits, Ranking, place, place_by_weight, score, search
-from genrec.engines.base import Engine, Search, Usage
+from genrec.engines.base import Engine, Job, Search, Usage
 from genrec.engines.chat import CHARS_PER_TOKEN, Chat
+from genrec.engines.requests import all_of
 from genrec.errors import ConfigError, EmptyCatalogError
 from genrec.events import Context, Item
+from genrec.explain import Variant, explained, variants
 from genrec.filters import Filters
 from genrec.ground import Grounded, Grounder, question
 from genrec.history import History, read_history
@@ -64,6 +66,8 @@ class _Draft:
     """Whether these leave no item, of which a note tells."""
     live: np.ndarray | None
     """Which catalogue rows may be recommended; all when None. Shape ``(n_items,)``, bool."""
+    by_prior: bool = False
+    """Whether the prior alone answers, although there is an engine."""
     prompt: Prompt | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
@@ -169,6 +173,7 @@ class Recommender:
         near: tuple[float, float] | None = None,
         within_km: float | None = None,
         candidates: Sequence[str] = (),
+        explain: bool = False,
         trace: Trace | None = None,
     ) -> Recommendation:
         """Recommend to one person; the arguments are those of `Query`.
@@ -189,6 +194,7 @@ class Recommender:
             near=near,
             within_km=within_km,
             candidates=tuple(candidates),
+            explain=explain,
         )
         [answer] = self.recommend_many([query], trace=trace)
         if not answer.items:
@@ -224,7 +230,8 @@ class Recommender:
         drafts = [self._look_back(query, trace or _ignore) for query in queries]
         self._write(drafts)
         rankings: Sequence[Ranking | Grounded] = self._ground(drafts) if self.chat else self._search(drafts)
-        return [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
+        answers = [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
+        return self._explain(drafts, answers)
 
     def places(self, queries: Sequence[Query], item_ids: Sequence[str], *, within: int = 20) -> list[int]:
         """Find how far down the list an item would stand, exactly, before any reranking: for judging.
@@ -252,20 +259,27 @@ class Recommender:
             for draft, row in zip(drafts, rows, strict=True)
         )
 
-    async def answer(self, query: Query) -> Recommendation:
+    async def answer(self, query: Query, *, by_prior: bool = False) -> Recommendation:
         """Recommend to one person on the running event loop, beside any number of others: for a server.
 
         The store is read and the prompt written in a worker thread, the search is the engine's `drive`. Whoever
         cancels it ends the search. As in `recommend_many`, a person for whom no item is left gets an empty list.
 
+        Args:
+            query: Who and when.
+            by_prior: Leave the engine out, for instance because it is down.
+
         Raises:
             ConfigError: If the query's `at` cannot be read.
             EngineError: If the engine fails; no part of a list is ever given for the whole.
         """
+        by_prior = by_prior and self.prior is not None and self.chat is None
 
         def prepare() -> _Draft:
             draft = self._look_back(query, _ignore)
-            self._write([draft])
+            draft.by_prior = by_prior
+            if not by_prior:
+                self._write([draft])
             return draft
 
         draft = await asyncio.to_thread(prepare)
@@ -274,12 +288,20 @@ class Recommender:
         if self.chat is not None:
             [ranking] = await asyncio.to_thread(self._ground, [draft])
             return self._finish(draft, ranking)
-        if self.engine is None:
+        if self.engine is None or by_prior:
             ranking = await asyncio.to_thread(self._by_prior, draft)
         else:
             ranking = await self.engine.drive(_ids(draft), self._searching(draft), draft.usage)
         draft.done("search", ranking, time.perf_counter() - started_s)
-        return self._finish(draft, ranking)
+        answer = self._finish(draft, ranking)
+        if not query.explain:
+            return answer
+        if self.engine is None or by_prior:
+            return (await asyncio.to_thread(self._explain, [draft], [answer]))[0]
+        started_s = time.perf_counter()
+        left_out = await asyncio.to_thread(self._leave_out, draft, answer)
+        weights = await all_of(self.engine.drive(*self._weighing_job(*one)) for one in left_out)
+        return explained(answer, [v for v, _ in left_out], weights, time.perf_counter() - started_s)
 
     def prompts(self, queries: Iterable[Query]) -> list[Prompt]:
         """What the language model would read for each query; raises as `recommend_many` does.
@@ -295,6 +317,11 @@ class Recommender:
 
     def _look_back(self, query: Query, show: Trace) -> _Draft:
         """Stage 1: what the person did before the moment, and what may be recommended."""
+        if query.explain and self.chat is not None:
+            raise ConfigError(
+                "a model that writes titles gives no log-probabilities, so nothing speaks for an item",
+                hint="Choose vllm, transformers or none.",
+            )
         started_s = time.perf_counter()
         notes: list[str] = []
         user = self.store.user(query.user_id)
@@ -355,27 +382,32 @@ class Recommender:
 
     def _write(self, drafts: Sequence[_Draft]) -> None:
         """Stage 2: each history as a prompt that ends where the next item begins; only a language model needs one."""
-        if (self.engine is None and self.chat is None) or self.template is None:
+        if self.engine is None and self.chat is None:
             return
         for draft in drafts:
             started_s = time.perf_counter()
-            draft.prompt = render(
-                self.template,
-                draft.history,
-                draft.now,
-                self.encoded,
-                self.tokenizer,
-                words=self.words,
-                max_tokens=min(self.max_tokens, self.engine.max_tokens - self.encoded.longest)
-                if self.engine
-                else self.max_tokens,
-                align=ALIGN if self.engine else None,
-            )
+            draft.prompt = self._prompt(draft.history, draft.now)
             if self.chat is not None:  # which reads text: its turns alone
                 n_titles = n_candidates(self.rerankers, draft.query.k)
                 turns = question(draft.prompt, n_titles, new_only=draft.query.exclude_seen)
                 draft.prompt = replace(draft.prompt, turns=turns, lines=(), token_ids=())
             draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
+
+    def _prompt(self, history: History, now: Context, silent: Feature | None = None) -> Prompt:
+        assert self.template is not None
+        return render(
+            self.template,
+            history,
+            now,
+            self.encoded,
+            self.tokenizer,
+            words=self.words,
+            max_tokens=min(self.max_tokens, self.engine.max_tokens - self.encoded.longest)
+            if self.engine
+            else self.max_tokens,
+            align=ALIGN if self.engine else None,
+            silent=silent,
+        )
 
     def _search(self, drafts: Sequence[_Draft]) -> list[Ranking]:
         """Stage 3: the best items under the scoring, of all people at once."""
@@ -411,8 +443,8 @@ class Recommender:
         """The search for one person; the prior is asked when the engine begins it, not for all people beforehand."""
         assert draft.trie is not None
         k = n_candidates(self.rerankers, draft.query.k)
-        log_mass = self._log_mass(draft) if self.prior and self.scoring.normalised else None
         if draft.shortlist is None:
+            log_mass = self._log_mass(draft) if self.prior and self.scoring.normalised else None
             return (
                 yield from search(
                     draft.trie,
@@ -425,9 +457,16 @@ class Recommender:
                 )
             )
         rows = draft.shortlist
-        weights = yield from score(draft.trie, rows, scoring=self.scoring, live=draft.live, log_mass=log_mass)
+        weights = yield from self._weighing(draft, self.scoring)
         best = _best(weights, k)
         return Ranking(rows=rows[best], logprobs=weights[best], n_rounds=1, n_opened=len(rows))
+
+    def _weighing(self, draft: _Draft, scoring: Scoring) -> Search[np.ndarray]:
+        """The weights of a draft's shortlist."""
+        assert draft.trie is not None
+        assert draft.shortlist is not None
+        log_mass = self._log_mass(draft) if scoring.name == "fused" else None
+        return (yield from score(draft.trie, draft.shortlist, scoring=scoring, live=draft.live, log_mass=log_mass))
 
     def _placing(self, draft: _Draft, row: int, within: int) -> Search[int]:
         if not 0 <= row < draft.n_items:
@@ -465,8 +504,10 @@ class Recommender:
         """Stage 4: the list that the person gets."""
         started_s = time.perf_counter()
         query, history = draft.query, draft.history
+        engine = None if draft.by_prior else self.engine
+        is_distribution = self.chat is None and (engine is None or self.scoring.normalised)
         candidates = [
-            self._candidate(int(row), float(logprob))
+            self._candidate(int(row), float(logprob), is_distribution)
             for row, logprob in zip(ranking.rows, ranking.logprobs, strict=True)
         ]
         kept = rerank(self.rerankers, candidates, history, draft.now, query.k)
@@ -484,7 +525,7 @@ class Recommender:
                 )
             )
         draft.done("rerank", kept, time.perf_counter() - started_s)
-        model = self.engine or self.chat
+        model = engine or self.chat
         return Recommendation(
             user_id=query.user_id,
             at=history.at,
@@ -504,16 +545,62 @@ class Recommender:
             prompt=self.template.name if model and self.template else None,
             catalog=self.catalog.fingerprint,
             engine=model.name if model else "none",
-            scoring="ground" if self.chat else self.scoring.name if self.engine else "prior",
+            scoring="ground" if self.chat else self.scoring.name if engine else "prior",
             timings_s=draft.timings_s,
-            usage=vars(draft.usage) if self.engine else {},
+            usage=vars(draft.usage) if engine else {},
             exact=isinstance(ranking, Ranking) and ranking.is_exact,
             notes=tuple(draft.notes),
         )
 
-    def _candidate(self, row: int, logprob: float) -> Candidate:
+    def _explain(self, drafts: Sequence[_Draft], answers: Sequence[Recommendation]) -> list[Recommendation]:
+        """Stage 5, where it was asked for: what speaks for the items, of all people at once."""
+        started_s = time.perf_counter()
+        left_out = [self._leave_out(draft, answer) for draft, answer in zip(drafts, answers, strict=True)]
+        together = [one for some in left_out for one in some]
+        if not together:
+            return list(answers)
+        if self.engine is None or drafts[0].by_prior:
+            found = [self._log_mass(without)[without.shortlist] for _, without in together]
+        else:
+            found = self.engine.run(self._weighing_job(*one) for one in together)
+        weights, share_s = iter(found), (time.perf_counter() - started_s) / len(together)
+        return [
+            explained(answer, [v for v, _ in some], [next(weights) for _ in some], len(some) * share_s)
+            for answer, some in zip(answers, left_out, strict=True)
+        ]
+
+    def _leave_out(self, draft: _Draft, answer: Recommendation) -> list[tuple[Variant, _Draft]]:
+        """The questions that explain an answer, whose list is their shortlist; none where nobody asked."""
+        if not draft.query.explain or not answer.items:
+            return []
+        rows = np.array([self.catalog.row[item.item_id] for item in answer.items], np.int64)
+        engine = None if draft.by_prior else self.engine
+        found = variants(
+            draft.history,
+            draft.now,
+            catalog=self.catalog,
+            said=draft.prompt.said if draft.prompt else {},
+            scoring=self.scoring if engine else None,
+        )
+        return [
+            (
+                variant,
+                replace(
+                    draft,
+                    history=variant.history,
+                    now=variant.now,
+                    shortlist=rows,
+                    prompt=self._prompt(variant.history, variant.now, variant.silent) if engine else None,
+                ),
+            )
+            for variant in found
+        ]
+
+    def _weighing_job(self, variant: Variant, draft: _Draft) -> Job[np.ndarray]:
+        return _ids(draft), self._weighing(draft, variant.scoring or self.scoring), draft.usage
+
+    def _candidate(self, row: int, logprob: float, is_distribution: bool) -> Candidate:
         item = self.catalog.items[row]
-        is_distribution = self.chat is None and (self.engine is None or self.scoring.normalised)
         return Candidate(
             item_id=item.item_id,
             title=item.title,

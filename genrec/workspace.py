@@ -33,6 +33,7 @@ from genrec.ground import Grounder
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
+from genrec.priors.blend import Blend
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
@@ -124,8 +125,14 @@ class Workspace:
 
     def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
         """A prior by name, fitted to the store's events, or to those before an instant."""
-        prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+        prior = self._prior(name)
         prior.fit(self.catalog, self.store.events(before=before))
+        return prior
+
+    def _prior(self, name: str) -> Prior:
+        prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+        if isinstance(prior, Blend):
+            prior.voices = {member: self._prior(member) for member in prior.members}
         return prior
 
     @property
@@ -192,7 +199,7 @@ class Workspace:
             ModelError: If there is no such adapter, it was made for something else, or vLLM cannot load it as it runs.
         """
         card, engine = None if name == "none" else self._checked(name), recommender.engine
-        merged = [one.name for one in (self.card, card) if one and one.method != "lora"]
+        merged = [one.name for one in (self.card, card) if one and one.method not in ("lora", "none")]
         if engine is None or merged:
             why = f"{merged[0]} is no LoRA" if merged else "no model does"
             raise ModelError(
@@ -204,7 +211,7 @@ class Workspace:
             prior = self.fitted_prior(card.prior)
 
         def now() -> None:
-            engine.use(self.adapters / name if card else None)
+            engine.use(self.adapters / name if card and card.method != "none" else None)
             recommender.prior, recommender.scoring = prior, _scoring(recommender.scoring.name, card)
             self.use_adapter(name)
             self.card = card
@@ -231,6 +238,8 @@ class Workspace:
         if adapter is None:
             return base, None
         card = Card.read(adapter)
+        if card.method == "none":
+            return base, None
         if card.method == "full":
             return adapter, None
         if (card.method == "lora" and engine in ("vllm", "transformers")) or (
@@ -399,12 +408,13 @@ class Workspace:
             words=Words(time_zone=settings.time_zone, country=settings.country),
         )
 
-    def split(self, *, held_out: float, n_cases: int) -> Split:
+    def split(self, *, held_out: float, n_cases: int, until: float = 0.0) -> Split:
         """People as they were before what happened last, and some of what happened then.
 
         Args:
             held_out: Share of all moments, the last ones, that is held out.
             n_cases: Most cases of each half.
+            until: Share of all moments, the very last ones, that nobody is judged by.
 
         Raises:
             TrainingError: If that leaves nothing to learn from or nobody to judge by.
@@ -415,6 +425,7 @@ class Workspace:
             share=held_out,
             max_events=self.settings.history.max_events,
             n_cases=n_cases,
+            until=until,
         )
 
     def training(

@@ -1,22 +1,76 @@
-"""The page about decoding says what its files say."""
+"""The page about decoding says what its files say; the trained baseline sees and counts what it should."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def test_the_page_is_what_the_files_make(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("benchmarks_decode", BENCHMARKS / "decode.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a benchmark as it is imported when it runs."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+def test_the_page_is_what_the_files_make(load: Callable[[str], Any], tmp_path: Path) -> None:
+    script = load("decode")
     assert script.page(tmp_path) == script.INTRODUCTION  # parts that were not measured are left out
     if not script.RESULTS.is_dir():
         pytest.skip("nothing was measured yet")
     assert (BENCHMARKS / "decode.md").read_text(encoding="utf-8") == script.page(script.RESULTS)
+
+
+def test_the_baseline_reads_what_was_known_before_the_target(
+    load: Callable[[str], Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    may, june = datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC)
+    case = {"user_id": "ann", "history": [1, 2], "target": 3, "at": june}
+    tables: dict[str, list[dict[str, Any]]] = {
+        "items": [{"item_id": n, "title": f"item {n}"} for n in (1, 2, 3)],
+        "train_partial": [{"user_id": "ann", "item_id": n, "position": n, "at": may} for n in (2, 1)],
+        "valid": [case],
+        "test": [{**case, "history": [1, 2, 3], "target": 1}],
+    }
+    folder = tmp_path / "amazon-industrial"
+    folder.mkdir()
+    for name, rows in tables.items():
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    assert load("sasrec").plain_data(load("finetune").Amazon(tmp_path, str(tiny_model))) == {
+        "items": ["1", "2", "3"],
+        "train": [["1", "2"]],
+        "valid": [{"history": ["1", "2"], "target": "3", "seen": []}],
+        "test": [{"history": ["1", "2", "3"], "target": "1", "seen": []}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "seen", "expected"),
+    [(2, [], 1), (2, [0], 0), (1, [], 3), (3, [], 3), (4, [], 5)],
+    ids=["one above", "but it was seen", "half of two others that tie", "whichever of them", "unknown, like one more"],
+)
+def test_places_of_the_baseline(load: Callable[[str], Any], target: int, seen: list[int], expected: int) -> None:
+    scores = np.array([9.0, 5.0, 7.0, 5.0, -np.inf, -np.inf, 5.0])
+    assert load("sasrec_rectools").place(scores, target, seen) == expected
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("results/*/sasrec.json")), ids=lambda file: file.parent.name)
+def test_the_figures_of_the_baseline_follow_from_its_ranks(file: Path) -> None:
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    seeds = [row for row in rows if "ranks" in row]
+    [mean] = [row for row in rows if "deviation" in row]
+    for row in seeds:
+        assert row["HR@10"] == pytest.approx(np.mean(np.array(row["ranks"]) < 10), abs=1e-4)
+    assert mean["HR@10"] == pytest.approx(np.mean([row["HR@10"] for row in seeds]), abs=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import subprocess
@@ -255,6 +256,17 @@ def test_fused_scoring_without_the_model_is_the_prior(
     alone = by_prior.recommend("bob", at=LATER)
     assert titles(fused) == titles(alone)
     assert [i.logprob for i in fused.items] == pytest.approx([i.logprob for i in alone.items])
+
+
+def test_the_prior_answers_in_the_engines_place_as_it_does_alone(
+    store: Store, catalog: Catalog, engine: TransformersEngine, prior: Popularity, by_prior: Recommender
+) -> None:
+    query = Query(user_id="ann", at=LATER)
+    beside_an_engine = by_model(store, catalog, engine, prior=prior, scoring=Scoring(name="fused"))
+    found = asyncio.run(beside_an_engine.answer(query, by_prior=True))
+    [expected] = by_prior.recommend_many([query])
+    assert found.items == expected.items
+    assert (found.engine, found.scoring, found.model, found.usage) == ("none", "prior", None, {})
 
 
 def test_one_run_for_many_gives_what_each_gets_alone(

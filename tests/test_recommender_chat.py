@@ -60,6 +60,12 @@ def by_chat(store: Store, endpoint: Endpoint, **options: Any) -> Recommender:
     )
 
 
+def test_what_has_no_log_probability_is_not_explained(store: Store, endpoint: Endpoint) -> None:
+    with pytest.raises(ConfigError, match="nothing speaks for an item") as caught:
+        by_chat(store, endpoint).recommend("bob", at=LATER, explain=True)
+    assert caught.value.hint == "Choose vllm, transformers or none."
+
+
 def test_written_titles_become_a_list(store: Store, endpoint: Endpoint) -> None:
     seen: list[tuple[str, Any]] = []
     found = by_chat(store, endpoint).recommend(

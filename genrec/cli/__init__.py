@@ -26,6 +26,7 @@ COMMANDS = {
     "recommend": "Recommend items to people, now or at any moment.",
     "evaluate": "Say how good recommendations are, judged by what people chose last.",
     "train": "Teach the language model what these people choose.",
+    "fuse": "Fit how much the language model and the prior count, without training.",
     "tune": "Find training options that suit these people.",
     "adapters": "List, show and choose what training made.",
     "serve": "Answer over HTTP, with OpenAI's routes beside ours on vLLM.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,79 +16,140 @@ from genrec.cli._common import json_option, print_json, progress, table, workspa
 from genrec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from genrec.evaluation.split import Split
     from genrec.recommender import Recommender
     from genrec.workspace import Workspace
+
+LOOKS = "looks.jsonl"
+"""File in a workspace with a line for each time that held-out choices were looked at."""
 
 
 @click.command("evaluate")
 @workspace_option
 @click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
-@click.option("--cases", default=500, show_default=True, help="Most people to judge by, one choice each.")
+@click.option("--origins", default=1, show_default=True, help="Cuts in time, each judged by the share after it.")
+@click.option("--cases", default=500, show_default=True, help="Most people to judge by at each, one choice each.")
+@click.option("--lists", default=100, show_default=True, help="People of whom the whole list is judged, too.")
 @click.option("--engine", metavar="NAME", help="auto, vllm, transformers, or none for the priors alone.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the JSON to this file.")
+@click.option(
+    "--catalog",
+    type=click.Choice(["known", "whole"]),
+    default="known",
+    show_default=True,
+    help="Rank what was known at the cut, or also what came later, as published tables do.",
+)
+@click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, Markdown and HTML here.")
 @json_option
-def command(workspace: Path, held_out: float, cases: int, engine: str | None, out: Path | None, as_json: bool) -> None:
+def command(
+    workspace: Path,
+    held_out: float,
+    origins: int,
+    cases: int,
+    lists: int,
+    engine: str | None,
+    catalog: str,
+    report: Path | None,
+    as_json: bool,
+) -> None:
     """Say how good recommendations are: each prior, the model alone, and the settings' prior and the model together.
 
     What happened last is held out: priors are fitted to what came before, and each person's first choice after it is
-    looked for on exact lists over the whole catalogue. Brackets are 95 % intervals, bootstrapped over people; "tied"
-    means that the interval of a paired difference holds zero.
+    looked for on exact lists over all items that were known by then. Brackets are 95 % intervals, bootstrapped over
+    people; "tied" means that the interval of a paired difference holds zero. A run that was stopped goes on when it is
+    typed again.
     """
-    if not 0 < held_out < 1 or cases < 1:
-        raise ConfigError("held-out is a share between 0 and 1, and cases at least 1")
+    if not (origins >= 1 and cases >= 1 and lists >= 0 and held_out > 0 and held_out * origins < 1):
+        raise ConfigError(
+            "held-out is a share between 0 and 1, also times origins; cases and origins are at least 1",
+            hint="For instance: genrec evaluate --held-out 0.1 --origins 3",
+        )
+    from genrec.evaluation.audit import audit
+    from genrec.evaluation.audit import sentences as sentences_of
     from genrec.evaluation.judge import judge
-    from genrec.workspace import open_workspace
+    from genrec.evaluation.log import Log
+    from genrec.evaluation.report import sentences, tables, title, write
+    from genrec.workspace import CACHE, open_workspace
 
     with open_workspace(workspace) as opened:
-        split = opened.split(held_out=held_out, n_cases=cases)
-        if opened.card and datetime.fromisoformat(opened.card.data["before"]) > split.cut:
+        splits = [
+            opened.split(held_out=held_out * n, until=held_out * (n - 1), n_cases=cases) for n in range(1, origins + 1)
+        ]
+        first = splits[-1].cut
+        if opened.card and datetime.fromisoformat(opened.card.data["before"]) > first:
             raise ConfigError(
                 f"the adapter {opened.card.name!r} has learned from what happened until {opened.card.data['before']}, "
-                f"and would be judged by what happened after {split.cut.isoformat()}",
+                f"and would be judged by what happened after {first.isoformat()}",
                 hint="Lower --held-out, bring in newer events, or judge without it: genrec adapters use none",
             )
-        ways = _ways(opened, split.cut, engine)
-        found = judge(ways, split, progress=lambda name, n: progress(f"judging {name}", n))
-        found["settings"] = {"model": opened.settings.model, "adapter": opened.adapter_name, "held_out": held_out}
-    if out:
-        out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        asked = {
+            "model": opened.settings.model,
+            "adapter": opened.adapter_name,
+            "engine": opened.engine_name(engine),
+            "held_out": held_out,
+            "origins": origins,
+            "cases": cases,
+            "catalog": catalog,
+        }
+        same = [opened.settings.model_dump(mode="json"), asked, opened.catalog.fingerprint, opened.store.summary()]
+        key = hashlib.blake2b(repr(same).encode(), digest_size=8).hexdigest()
+        priors = _priors(opened)
+        found = judge(
+            lambda split: _ways(opened, split, priors, engine, catalog == "known"),
+            splits,
+            priors=priors,
+            n_lists=lists,
+            training_s=opened.card.data.get("seconds", 0.0) if opened.card else 0.0,
+            kept=workspace / CACHE / "evaluations" / f"{key}.jsonl",
+            progress=lambda name, n: progress(f"judging {name}", n),
+        )
+        n_looks = _look(workspace / LOOKS, [split.cut.isoformat() for split in splits], asked)
+        found["settings"] = asked
+        log = Log.of(splits[0].learn, splits[0].judge, opened.catalog)
+        flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))
+        found["notes"] = [
+            f"Look number {n_looks} at what was held out here ({LOOKS} has them all).",
+            *(f"What may flatter these figures: {sentence}" for sentence in flattered),
+        ]
+    if report:
+        write(found, report)
     if as_json:
         print_json(found)
         return
-    click.echo(f"{found['n']} people, judged by their first choice after {found['cut']}\n")
-    click.echo(table([{"": name} | _figures(row) for name, row in found["ways"].items()]))
-    for kind in next(iter(found["ways"].values()))["slices"]:
-        rows = [{"": name} | _figures(row["slices"][kind]) for name, row in found["ways"].items()]
-        click.echo(f"\n{kind}: {found['ways'][rows[0]['']]['slices'][kind]['n']}\n{table(rows)}")
-    click.echo()
-    for name, parts in found["differences"].items():
-        said = [
-            f"{metric} {part['difference']:+.4f} [{part['interval'][0]:+.4f}, {part['interval'][1]:+.4f}]"
-            + (" tied" if part["tied"] else "")
-            for metric, part in parts.items()
-        ]
-        click.echo(f"{name}: {', '.join(said)}")
+    click.echo(title(found))
+    for name, rows in tables(found):
+        click.echo(f"\n{name}\n{table(rows)}")
+    click.echo("\n" + "\n".join(sentences(found)))
 
 
-def _ways(opened: Workspace, cut: datetime, engine: str | None) -> dict[str, Callable[[], Recommender]]:
-    """What is compared, the prior first; recommenders are made when it is their turn."""
+def _priors(opened: Workspace) -> list[str]:
+    """The priors that are judged, the one that would answer first."""
     first = opened.card.prior if opened.card else opened.settings.prior
-    prior = opened.fitted_prior(first, before=cut)
+    return [first, *(name for name in opened.registry.names("priors") if name != first)]
+
+
+def _ways(
+    opened: Workspace, split: Split, priors: list[str], engine: str | None, known: bool
+) -> dict[str, Callable[[], Recommender]]:
+    """What is compared; recommenders are made when it is their turn."""
+    if known:
+        opened.catalog.retire(split.future)  # in memory, for as long as this command runs
+    prior = opened.fitted_prior(priors[0], before=split.cut)
 
     def by_prior(name: str) -> Recommender:
-        fitted = prior if name == first else opened.fitted_prior(name, before=cut)
+        fitted = prior if name == priors[0] else opened.fitted_prior(name, before=split.cut)
         return opened.recommender(engine="none", prior=fitted)
 
-    names = [first, *(name for name in opened.registry.names("priors") if name != first)]
-    ways: dict[str, Callable[[], Recommender]] = {name: partial(by_prior, name) for name in names}
+    ways: dict[str, Callable[[], Recommender]] = {name: partial(by_prior, name) for name in priors}
     if opened.engine_name(engine) != "none":
         ways["model"] = partial(opened.recommender, engine=engine, scoring="masked", prior=prior)
         ways["both"] = partial(opened.recommender, engine=engine, scoring="fused", prior=prior)
     return ways
 
 
-def _figures(row: dict[str, Any]) -> dict[str, str]:
-    """A row's figures with their intervals."""
-    return {metric: f"{row[metric]:.3f} [{low:.3f}, {high:.3f}]" for metric, (low, high) in row["interval"].items()} | (
-        {"s a person": f"{row['seconds_a_person']:.3f}"} if "seconds_a_person" in row else {}
-    )
+def _look(file: Path, cuts: list[str], asked: dict[str, Any]) -> int:
+    """Take down that held-out choices were looked at; how often these have been, this time included."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "cuts": cuts, **asked}
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(line) + "\n")
+    return 1 + sum(bool(set(json.loads(one)["cuts"]) & set(cuts)) for one in lines)

@@ -14,13 +14,17 @@ import click
 from genrec.cli._common import NameValue, json_option, plain, progress, table, workspace_option
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from genrec.catalog import Catalog
-    from genrec.recommendation import Query, Recommendation
+    from genrec.recommendation import Query, RankedItem, Recommendation
     from genrec.recommender import Stage
     from genrec.workspace import Workspace
 
 SHOWN = 20
 """Most notes that are printed beside a Parquet file."""
+TELLS = 0.05
+"""A change below this, in nats, is not worth a word in a sentence; ``--json`` has them all."""
 BATCH = 64
 """People answered in one run of the engine; a file of users is written batch by batch."""
 
@@ -64,6 +68,7 @@ class Place(click.ParamType[tuple[float, float]]):
 @click.option("--engine", metavar="NAME", help="auto, vllm, vllm-server, transformers, chat, or none.")
 @click.option("--model", metavar="NAME", help="The language model: an alias, a Hugging Face id or a folder.")
 @click.option("--scoring", type=click.Choice(["auto", "joint", "masked", "fused"]), help="What a step is worth.")
+@click.option("--explain", is_flag=True, help="Say what speaks for each item; takes several times as long.")
 @click.option("--trace", is_flag=True, help="Show what every stage made, on standard error.")
 @click.option(
     "--out",
@@ -88,6 +93,7 @@ def command(
     engine: str | None,
     model: str | None,
     scoring: str | None,
+    explain: bool,
     trace: bool,
     out: Path | None,
     as_json: bool,
@@ -97,7 +103,7 @@ def command(
 
     \b
     genrec recommend 1985
-    genrec recommend 1985 --at 2017-11-22T18:00 --place "store 406" --trace
+    genrec recommend 1985 --at 2017-11-22T18:00 --place "store 406" --explain
     genrec recommend --users users.txt --out lists.parquet
     genrec recommend 1985 --category dairy --where available=yes --near 40.71,-74.01 --within-km 5
 
@@ -110,6 +116,8 @@ def command(
     listed = _lines(users_file or ())
     if not users and not listed:
         raise click.UsageError("Name at least one USER, or give --users FILE.")
+    if explain and out is not None:
+        raise click.UsageError("--explain needs an answer that is printed; the file of --out has no room for it.")
     with open_workspace(workspace, engine=engine, model=model, scoring=scoring, k=k) as opened:
         queries = [
             Query(
@@ -124,6 +132,7 @@ def command(
                 near=near,
                 within_km=within_km,
                 candidates=candidates,
+                explain=explain,
             )
             for user_id in [*users, *listed]
         ]
@@ -187,7 +196,31 @@ def as_text(answer: Recommendation) -> str:
         | {"id": item.item_id}
         for item in answer.items
     ]
-    return head + "\n" + table(rows)
+    columns, *lines = table(rows).splitlines()
+    why = [f"\n      {because(item, answer.at)}" if item.evidence is not None else "" for item in answer.items]
+    return "\n".join([head, columns, *(line + reason for line, reason in zip(lines, why, strict=True))])
+
+
+def because(item: RankedItem, at: datetime) -> str:
+    """What speaks for an item and against it, in one sentence; changes in nats."""
+    for_it, against, voices = list[str](), list[str](), list[str]()
+    for one in item.evidence or ():
+        when = f" ({_ago((at.date() - one.at.date()).days)})" if one.at and one.kind == "event" else ""
+        said = f"{plain(one.what)[:40]}{when} {one.change:+.2f}"
+        if one.kind == "voice":
+            voices.append(said)
+        elif abs(one.change) >= TELLS:
+            (for_it if one.change > 0 else against).append(said)
+    parts = [f"because of: {', '.join(for_it[:3])}" if for_it else "nothing alone speaks for it"]
+    parts += [f"in spite of: {against[-1]}"] if against else []
+    return "; ".join([*parts, *([", ".join(voices)] if voices else [])])
+
+
+def _ago(days: int) -> str:
+    for n_days, unit in ((365, "year"), (30, "month"), (7, "week")):
+        if days >= 2 * n_days:
+            return f"{days // n_days} {unit}s ago"
+    return f"{days} days ago" if days > 1 else ("today", "yesterday")[days]
 
 
 def stage_as_text(user_id: str, stage: Stage, value: Any, catalog: Catalog) -> str:

@@ -2,12 +2,15 @@
 
 A rank is the number of items placed before the one that was chosen, counted from 0; one that is not on the list has a
 rank of at least its length. Intervals are percentile bootstraps over people, because what one person does hangs
-together (Field and Welsh 2007). Knows numbers only.
+together (Field and Welsh 2007). Lists are judged by more than hits: how much of the catalogue they show, how rare and
+how unlike each other their items are (Castells, Hurley and Vargas 2022), and whether their probabilities come true.
+Knows numbers only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +28,86 @@ def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
     """Gain of each target by its place, 1 for the first; the mean is NDCG@k for one target. Shape as `ranks`."""
     gain: np.ndarray = np.where(ranks < k, 1 / np.log2(np.maximum(ranks, 0) + 2), 0.0)
     return gain
+
+
+def reciprocal_rank(ranks: np.ndarray, k: int) -> np.ndarray:
+    """One over each target's place, counted from 1; 0 beyond the first k. The mean is MRR@k. Shape as `ranks`."""
+    found: np.ndarray = np.where(ranks < k, 1 / (np.maximum(ranks, 0) + 1.0), 0.0)
+    return found
+
+
+def figures(ranks: Sequence[int] | np.ndarray, within: int) -> dict[str, float]:
+    """HR, NDCG and MRR at 1, 5, 10, 20 and so on, as far down as ranks are told apart."""
+    ranks = np.asarray(ranks)
+    found = {}
+    for k in (1, 5, 10, 20, 50, 100):
+        if k <= within:
+            found[f"HR@{k}"] = float(hit_rate(ranks, k).mean())
+            if k > 1:  # at 1 all three are the same
+                found[f"NDCG@{k}"] = float(ndcg(ranks, k).mean())
+                found[f"MRR@{k}"] = float(reciprocal_rank(ranks, k).mean())
+    return found
+
+
+def coverage(lists: Sequence[Sequence[int]], n_items: int) -> float:
+    """Share of the catalogue that stands in any list.
+
+    Args:
+        lists: Catalogue rows of each list.
+        n_items: Items of the catalogue.
+    """
+    return len({row for one in lists for row in one}) / n_items
+
+
+def novelty(lists: Sequence[Sequence[int]], popularity: np.ndarray) -> float:
+    """How surprising the items of lists are: mean self-information of their popularity, bits.
+
+    Args:
+        lists: Catalogue rows of each list.
+        popularity: How often each item was taken, shape ``(n_items,)``; each counts once more, so none is impossible.
+    """
+    bits = -np.log2((popularity + 1) / (popularity + 1).sum())
+    return float(np.mean([bits[row] for one in lists for row in one]))
+
+
+def diversity(lists: Sequence[Sequence[int]], like: Callable[[int], np.ndarray]) -> float:
+    """How unlike the items of one list are: one minus the mean likeness of its pairs, over lists of two and more.
+
+    Args:
+        lists: Catalogue rows of each list.
+        like: Gives the likeness of a row to each, at most 1, shape ``(n_items,)``.
+    """
+    found = []
+    for one in lists:
+        if (n := len(one)) > 1:
+            cosines = np.array([like(row)[list(one)] for row in one])
+            found.append(1 - (cosines.sum() - np.trace(cosines)) / (n * (n - 1)))
+    return float(np.mean(found)) if found else 0.0
+
+
+def calibration(
+    probabilities: Sequence[float] | np.ndarray, hits: Sequence[bool] | np.ndarray, *, n_bins: int = 10
+) -> dict[str, Any]:
+    """Whether what was given a probability comes true that often.
+
+    Args:
+        probabilities: Of each listed item, shape ``(n,)``.
+        hits: Whether it was the one that was chosen.
+        n_bins: Bins of equal size, the least probable first.
+
+    Returns:
+        ``ECE``, the mean distance of the bins' mean probability from their share of hits, weighted by their size
+        (Naeini, Cooper and Hauskrecht 2015); ``bins``, of each its mean ``probability``, share of ``hits`` and ``n``.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    p, hit = np.asarray(probabilities, np.float64)[order], np.asarray(hits, np.float64)[order]
+    bins = [
+        {"probability": float(p[part].mean()), "hits": float(hit[part].mean()), "n": len(part)}
+        for part in np.array_split(np.arange(len(p)), n_bins)
+        if len(part)
+    ]
+    gap = sum(one["n"] * abs(one["probability"] - one["hits"]) for one in bins)
+    return {"ECE": gap / max(len(p), 1), "bins": bins}
 
 
 def bootstrap(values: np.ndarray, people: Sequence[str], *, n_samples: int = 2000, seed: int = 0) -> Interval:

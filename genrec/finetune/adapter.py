@@ -58,7 +58,7 @@ class Card:
     features: tuple[str, ...]
     """Context that was written."""
     method: str
-    """How it was adapted."""
+    """How it was adapted; ``none`` for the model as it is, of which only the weights beside a prior were fitted."""
     rank: int
     """Of a LoRA's updates; what vLLM must be started for."""
     objective: str
@@ -171,6 +171,13 @@ def _draw(log: Sequence[dict[str, float]], path: Path) -> None:
     if log:
         axes.legend()
     figure.savefig(path)
+
+
+def save_weights(folder: Path, card: Card, catalog: Catalog) -> None:
+    """Write an adapter that leaves the model as it is, whole or not at all."""
+    with whole_folder(folder) as new:
+        np.save(new / TEXTS, np.sort(_hashes(catalog)))
+        card.write(new)
 
 
 def save(model: Any, base: Path, folder: Path, card: Card, catalog: Catalog, log: Sequence[dict[str, float]]) -> None:

@@ -7,7 +7,7 @@ never looked at, except by `full_vocabulary`, which is kept to compare with. Kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,18 @@ def choice_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
     return total.log() + top - logits[among.chosen]
 
 
+def binary_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
+    """Will they, yes or no, asked of every alternative: binary cross-entropies summed over each choice, nats.
+
+    The probability of a yes is that of the alternative among the others, so that scoring needs nothing new; what is
+    not chosen is pushed down by itself, the harder the surer the model was. Shape ``(n_choices,)``.
+    """
+    log_p = logits - (choice_losses(logits, among) + logits[among.chosen])[among.choice]
+    no = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+    all_noes = torch.zeros(len(among.chosen), device=logits.device).index_add(0, among.choice, no)
+    return no[among.chosen] - log_p[among.chosen] - all_noes
+
+
 def trie_loss(
     hidden: torch.Tensor,
     output: torch.Tensor,
@@ -105,8 +117,9 @@ def trie_loss(
     temperature: float = 1.0,
     gamma: torch.Tensor | float = 1.0,
     beta: torch.Tensor | float = 0.0,
+    losses: Callable[[torch.Tensor, Alternatives], torch.Tensor] = choice_losses,
 ) -> torch.Tensor:
-    """Cross-entropy of each choice over what the trie allows, nats.
+    """What each choice costs over what the trie allows, nats.
 
     Args:
         hidden: As for `logits_of`.
@@ -115,6 +128,7 @@ def trie_loss(
         temperature: Divides the model's logits.
         gamma: Weight of the model's logits.
         beta: Weight of the prior's log mass; 0 for the model alone.
+        losses: What logits cost: `choice_losses` or `binary_losses`.
 
     Returns:
         Shape ``(n_choices,)``, float32.
@@ -122,7 +136,7 @@ def trie_loss(
     logits = gamma * logits_of(hidden, output, among) / temperature
     if among.log_mass is not None:
         logits = logits + beta * among.log_mass
-    return choice_losses(logits, among)
+    return losses(logits, among)
 
 
 def full_vocabulary(hidden: torch.Tensor, output: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

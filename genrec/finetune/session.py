@@ -1,8 +1,8 @@
 """From a store to an adapter: split by time, look before, train, fit the prior's weight, look after, write the folder.
 
 What is held out is what happened last: nobody's future is learned from. Of the people with something held out, one half
-judges, the other stops training and fits how much model and prior count. Knows the order of these steps; each is
-another module's business.
+judges, the other stops training and fits how much model and prior count, which can also be done without training.
+Knows the order of these steps; each is another module's business.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import torch
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place, place_by_weight
 from genrec.engines.base import Engine
-from genrec.errors import TrainingError
+from genrec.errors import ModelError, TrainingError
 from genrec.evaluation.metrics import difference, summary
 from genrec.evaluation.split import Split
-from genrec.finetune.adapter import Card, checkpoints_of, fingerprint, save
+from genrec.finetune.adapter import Card, checkpoints_of, fingerprint, save, save_weights
 from genrec.finetune.methods import load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import Batch, OnLook, Options, Result, batch, choice_logits, fit_weights, mean_loss, train
@@ -196,6 +196,8 @@ class Session:
         if since is not None:
             before = Card.read(since)
             before.check(base=self.base, template=self.writing.template)
+            if before.method == "none":
+                raise ModelError(f"{before.name!r} is the model as it is", hint="Leave --since out.")
             options = replace(options, method=before.method, rank=before.rank)  # type: ignore[arg-type]
             people = self.news(before)
         judge, fit = self.steps(self.judged, options), self.steps(self.cases(self.split.fit), options)
@@ -218,25 +220,12 @@ class Session:
         if before is not None:
             nats["before"] = mean_loss(untuned_logits, judge, before.gamma, before.beta)
         result = self.learn(lm, options, checkpoints, fit, since=since, people=people, max_minutes=max_minutes)
-        gamma, beta, _ = fit_weights(choice_logits(result.model, fit), fit)
-        judged = choice_logits(result.model, judge)
-        for way, weights in {"prior": (0.0, 1.0), "tuned": (1.0, 0.0), "both": (gamma, beta)}.items():
-            nats[way] = mean_loss(judged, judge, *weights)
-        card = Card(
-            name=name,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            base=self.model,
-            base_fingerprint=fingerprint(self.base),
-            template=self.writing.template.name,
-            template_fingerprint=self.writing.template.fingerprint,
-            max_tokens=self.writing.max_tokens,
-            features=tuple(self.writing.template.features),
+        gamma, beta = self._weigh(result.model, fit, judge, nats, "tuned")
+        card = replace(
+            self._card(name, gamma, beta),
             method=options.method,
             rank=options.rank,
             objective=options.loss,
-            gamma=round(max(gamma, 0.0), 4),
-            beta=round(max(beta, 0.0), 4),
-            prior=self.prior_name,
             data={
                 "people": len(self.split.learn if people is None else people),
                 "since": before.name if before else None,
@@ -246,7 +235,6 @@ class Session:
                 "seconds": round(result.seconds),
             },
             options=asdict(options),
-            licence=_licence(self.base),
         )
         save(result.model, self.base, folder, card, self.writing.encoded.catalog, result.log)
         result.model.to("cpu")  # the engine that judges wants a GPU for itself
@@ -257,6 +245,87 @@ class Session:
             ranks["both"] = self.ranks(tuned, _fused(card))
         finally:
             tuned.close()
+        card = self._judged_card(card, folder, ranks, nats)
+        if not result.interrupted:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        self.say(_line("tuned model", ranks["tuned"], users))
+        self.say(_line("tuned with prior", ranks["both"], users))
+        return card, result
+
+    def fuse(self, name: str, folder: Path, *, since: Path | None = None) -> Card:
+        """Fit how much the model and the prior count, without any training, and release that.
+
+        Args:
+            name: What the release of an untuned model's weights is called.
+            folder: Where that is written.
+            since: Folder of an adapter whose weights are fitted anew, in place, instead.
+
+        Returns:
+            The card, with the figures of prior, model and both.
+
+        Raises:
+            ModelError: If the adapter was made for something else.
+        """
+        old = Card.read(since) if since else None
+        if old:
+            old.check(base=self.base, template=self.writing.template)
+        is_adapted = since is not None and old is not None and old.method != "none"
+        lm = load_adapted(self.base, since, old.method) if is_adapted and since and old else load_model(self.base)
+        judge, fit = self.steps(self.judged, Options()), self.steps(self.cases(self.split.fit), Options())
+        nats: dict[str, float] = {}
+        gamma, beta = self._weigh(lm, fit, judge, nats, "model")
+        del lm
+        card = self._card(name, gamma, beta)
+        if old:
+            card = replace(old, gamma=card.gamma, beta=card.beta, prior=card.prior)
+        ranks = {"prior": self.ranks(None, Scoring())}
+        engine = self.engine(since if is_adapted else None)
+        try:
+            ranks["model"] = self.ranks(engine, Scoring(name="masked"))
+            ranks["both"] = self.ranks(engine, _fused(card))
+        finally:
+            engine.close()
+        if since is None:
+            save_weights(folder, card, self.writing.encoded.catalog)
+        users = [person.user_id for person, _ in self.judged]
+        for way, found in ranks.items():
+            self.say(_line(way, found, users))
+        return self._judged_card(card, since or folder, ranks, nats)
+
+    def _weigh(
+        self, model: Any, fit: Sequence[Batch], judge: Sequence[Batch], nats: dict[str, float], way: str
+    ) -> tuple[float, float]:
+        """Fit gamma and beta to some steps; put the nats of prior, model and both on others under their names."""
+        gamma, beta, _ = fit_weights(choice_logits(model, fit), fit)
+        judged = choice_logits(model, judge)
+        for key, weights in {"prior": (0.0, 1.0), way: (1.0, 0.0), "both": (gamma, beta)}.items():
+            nats[key] = mean_loss(judged, judge, *weights)
+        return gamma, beta
+
+    def _card(self, name: str, gamma: float, beta: float) -> Card:
+        """What holds for all that is made here, of the model as it is."""
+        return Card(
+            name=name,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            base=self.model,
+            base_fingerprint=fingerprint(self.base),
+            template=self.writing.template.name,
+            template_fingerprint=self.writing.template.fingerprint,
+            max_tokens=self.writing.max_tokens,
+            features=tuple(self.writing.template.features),
+            method="none",
+            rank=0,
+            objective="",
+            gamma=round(max(gamma, 0.0), 4),
+            beta=round(max(beta, 0.0), 4),
+            prior=self.prior_name,
+            data={"before": self.split.cut.isoformat()},
+            licence=_licence(self.base),
+        )
+
+    def _judged_card(self, card: Card, folder: Path, ranks: dict[str, list[int]], nats: dict[str, float]) -> Card:
+        """Write a card with what the judging cases say of it."""
+        users = [person.user_id for person, _ in self.judged]
         metrics: dict[str, Any] = {
             way: {**summary(found, users), "nats": round(nats[way], 4)} for way, found in ranks.items()
         }
@@ -265,11 +334,7 @@ class Session:
                 metrics[f"both - {other}"] = difference(ranks["both"], ranks[other], users)
         card = replace(card, metrics=metrics)
         card.write(folder)
-        if not result.interrupted:
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        self.say(_line("tuned model", ranks["tuned"], users))
-        self.say(_line("tuned with prior", ranks["both"], users))
-        return card, result
+        return card
 
 
 def _fused(card: Card) -> Scoring:

@@ -30,7 +30,15 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.checkpoints import explained, last_checkpoint
-from genrec.finetune.loss import Alternatives, alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
+from genrec.finetune.loss import (
+    Alternatives,
+    alternatives,
+    binary_losses,
+    choice_losses,
+    full_vocabulary,
+    logits_of,
+    trie_loss,
+)
 from genrec.finetune.merging import empty_ranks
 from genrec.finetune.methods import adapt, hidden_before, output_embeddings
 from genrec.finetune.packing import Chooser, Packed, Writing, pack, plan
@@ -57,8 +65,8 @@ class Options:
     """Share of an update's inputs that are dropped."""
     last_layers: int | None = None
     """Adapt the last so many layers alone; all when omitted."""
-    loss: Literal["trie", "full-vocabulary"] = "trie"
-    """Normalise over what the trie allows, or over the whole vocabulary."""
+    loss: Literal["trie", "binary", "full-vocabulary"] = "trie"
+    """Choose from what the trie allows, say yes or no to each of it, or choose from the whole vocabulary."""
     temperature: float = 1.0
     """Divides the model's logits in the loss."""
     gamma: float = 1.0
@@ -103,11 +111,11 @@ class Options:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, and must be above 0")
-        if self.loss not in ("trie", "full-vocabulary"):
-            raise ConfigError(f"no loss {self.loss!r}", hint="Choose trie or full-vocabulary.")
+        if self.loss not in ("trie", "binary", "full-vocabulary"):
+            raise ConfigError(f"no loss {self.loss!r}", hint="Choose trie, binary or full-vocabulary.")
         if self.method == "adalora" and (self.rank < 2 or self.patience):
             raise ConfigError("AdaLoRA needs a rank from 2, and cannot go back to a better checkpoint: no patience")
-        if self.beta < 0 or self.gamma <= 0 or (self.beta and self.loss != "trie"):
+        if self.beta < 0 or self.gamma <= 0 or (self.beta and self.loss == "full-vocabulary"):
             raise ConfigError(
                 f"gamma {self.gamma} and beta {self.beta} cannot weigh model and prior in the loss {self.loss!r}",
                 hint="gamma above 0; beta from 0, and 0 where the loss is not over the trie.",
@@ -240,7 +248,7 @@ def batch(
     packed = pack([row for _, row in rows])
     whose = [(person, int(moment)) for person, row in rows for moment in row.moment]
     weight = [weight_of(*one) if weight_of else 1.0 for one in whose]
-    if options.loss == "trie":
+    if options.loss != "full-vocabulary":
         choices = chooser.to(packed.target)
         if options.beta and mass_of is None:
             raise TrainingError("a loss with a prior in it needs the prior")
@@ -299,14 +307,21 @@ def _part(steps: list[list[int]], share: float) -> list[list[int]]:
 
 
 def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
-    """Negative log-probability of each target, nats. Shape ``(n_targets,)``, float32."""
+    """What each target costs, nats; by the loss over the trie its negative log-probability. Shape ``(n_targets,)``."""
     hidden = hidden_before(model, step.packed, step.index)
     output = output_embeddings(model).weight
     if step.among is None:
         losses = full_vocabulary(hidden, output, step.token.to(hidden.device))
     else:
-        how = {"temperature": options.temperature, "gamma": options.gamma, "beta": options.beta}
-        losses = trie_loss(hidden, output, step.among.to(hidden.device), **how)
+        losses = trie_loss(
+            hidden,
+            output,
+            step.among.to(hidden.device),
+            temperature=options.temperature,
+            gamma=options.gamma,
+            beta=options.beta,
+            losses=binary_losses if options.loss == "binary" else choice_losses,
+        )
     found = torch.zeros(len(step.weight), device=losses.device)
     return found.index_add(0, step.target.to(losses.device), losses)
 

@@ -6,15 +6,15 @@ same ids, and one more event only appends. Nothing from data can open a chat tur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
 import numpy as np
 
 from genrec.catalog import BAR, SEPARATOR, EncodedCatalog
-from genrec.context import Words, line
+from genrec.context import Feature, Words, line, news
 from genrec.errors import PromptError
 from genrec.events import Context, User
 from genrec.history import History, Moment
@@ -52,6 +52,8 @@ class Prompt:
     """Older moments left out to fit the budget."""
     n_unknown: int
     """Items of the history left out because the catalogue does not have them."""
+    said: Mapping[str, str] = field(default_factory=dict)
+    """The words of the line for "now", by feature."""
 
     @property
     def text(self) -> str:
@@ -69,6 +71,7 @@ def render(
     words: Words | None = None,
     max_tokens: int = 1024,
     align: int | None = ALIGN,
+    silent: Feature | None = None,
 ) -> Prompt:
     """Write a person's history and the moment to recommend for.
 
@@ -86,16 +89,17 @@ def render(
         max_tokens: Longest prompt.
         align: Repeat the line break before the line for "now" until the prompt's length is one more than a multiple
             of this; None for no filler.
+        silent: A feature of which the line for "now" says nothing.
 
     Raises:
         PromptError: If not even the instructions and the line for "now" fit.
     """
     writer = _Writer(encoded, tokenizer, _words(template, history, words), history, now)
     turns, head = _head(template, history.user, tokenizer, max_tokens // 2)
-    open_line = writer.now(max_tokens // 4)
+    open_line = writer.now(max_tokens // 4, silent)
     lines = writer.window(max_tokens - len(head) - _room(len(open_line.ids), align))
     if not lines:
-        open_line = writer.now(max_tokens // 4, follows=False)
+        open_line = writer.now(max_tokens // 4, silent, follows=False)
     ids = [*head, *(i for written in lines for i in written.ids)]
     n_ids = len(ids) + len(open_line.ids)
     filler = (1 - n_ids) % align if align else 0
@@ -116,6 +120,7 @@ def render(
         n_moments=len(lines),
         n_dropped=len(writer.moments) - 1 - len(lines),
         n_unknown=writer.n_unknown,
+        said=open_line.said,
     )
 
 
@@ -234,6 +239,8 @@ class _Line:
 
     text: str
     ids: list[int]
+    said: Mapping[str, str] = field(default_factory=dict)
+    """Of the open line, its words by feature."""
 
 
 class _Writer:
@@ -257,14 +264,14 @@ class _Writer:
         [self.bar_alone] = tokenizer.encode([BAR], after="\n")
         self._firsts: dict[int, _Line] = {}
 
-    def now(self, budget: int, *, follows: bool = True) -> _Line:
+    def now(self, budget: int, silent: Feature | None, *, follows: bool = True) -> _Line:
         """The open line, behind the last moment's or alone; in a small budget its last words are left out."""
-        words = dict(self.words[-1])
+        words = {feature: word for feature, word in self.words[-1].items() if feature != silent}
         before = self.words[-2] if follows and len(self.words) > 1 else None
         while True:
             [ids] = self._contexts([text := line(words, before)])
             if len(ids) <= budget or not words:
-                return _Line(text=f"{text} {BAR}".lstrip(), ids=ids)
+                return _Line(text=f"{text} {BAR}".lstrip(), ids=ids, said=news(words, before))
             words.popitem()
 
     def window(self, budget: int) -> list[_Line]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from genrec.errors import EngineError
 from genrec.recommendation import Query, Recommendation
 from genrec.serve.errors import ServeError, as_serve_error, timed_out
 
@@ -26,8 +27,8 @@ RETRY_AFTER_S = 1
 class Recommends(Protocol):
     """What answers one query on the running event loop: a `Recommender`."""
 
-    async def answer(self, query: Query) -> Recommendation:
-        """One person's recommendation."""
+    async def answer(self, query: Query, *, by_prior: bool = False) -> Recommendation:
+        """One person's recommendation, without the engine where the prior alone is asked for."""
 
 
 class Desk:
@@ -39,10 +40,20 @@ class Desk:
         timeout_s: Longest time for one request, in seconds.
         n_parallel: Most searches under way; the other people wait for one to end. With too many of them the engine's
             cache cannot hold all prompts, and each is read again and again.
+        prior_when_down: Whether the prior alone answers where the engine fails in a way that may pass.
     """
 
-    def __init__(self, recommender: Recommends, *, max_queue: int, timeout_s: float, n_parallel: int = 64) -> None:
+    def __init__(
+        self,
+        recommender: Recommends,
+        *,
+        max_queue: int,
+        timeout_s: float,
+        n_parallel: int = 64,
+        prior_when_down: bool = False,
+    ) -> None:
         self.recommender, self.max_queue, self.timeout_s = recommender, max_queue, timeout_s
+        self.prior_when_down = prior_when_down
         self._places = asyncio.Semaphore(n_parallel)
         self.n_in_flight = 0
         """People whose searches are under way or waiting."""
@@ -84,7 +95,14 @@ class Desk:
 
     async def _one(self, query: Query) -> Recommendation:
         async with self._places:
-            answer = await self.recommender.answer(query)
+            try:
+                answer = await self.recommender.answer(query)
+            except EngineError as error:
+                if not (self.prior_when_down and error.retryable):
+                    raise
+                answer = await self.recommender.answer(query, by_prior=True)
+                note = f"The language model could not be asked ({error}): the prior answered alone."
+                answer = replace(answer, notes=(*answer.notes, note))
         if 0 < len(answer.items) < query.k:  # an empty list comes with a note of its own
             note = f"{query.k} items were asked for, and {len(answer.items)} are left."
             answer = replace(answer, notes=(*answer.notes, note))

@@ -115,6 +115,7 @@ async def _serve(
         desk = Desk(
             recommender,
             max_queue=settings.serve.max_queue,
+            prior_when_down=settings.serve.prior_when_down,
             timeout_s=settings.serve.timeout_s,
             n_parallel=n_parallel,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from genrec.cli import main
+from genrec.cli.recommend import because
+from genrec.recommendation import Evidence, RankedItem
 from tests.support import corner_shop
 
 LATER = ["--at", "2025-06-16T09:00-04:00"]
@@ -52,6 +56,56 @@ def test_notes_are_not_part_of_the_answer(shop: Path) -> None:
     assert "note: Nothing that zoe did" in done.stderr
     assert "note: 2025-06-16T09:00 names no time zone: read in UTC" in done.stderr
     assert "note" not in done.stdout
+
+
+def test_an_explanation_is_a_sentence_under_each_item(shop: Path) -> None:
+    done = recommend(shop, "bob", *LATER, "-k", "2", "--explain")
+    assert done.exit_code == 0, done.output
+    _, _, first, why_first, second, why_second = done.stdout.splitlines()
+    assert (first.split()[1], second.split()[1]) == ("Beer", "Milk")
+    # worked out in tests/test_explain.py: milk is a purchase of four that was not beer; bob's clock is UTC
+    beers = "Beer (2 days ago) +0.15, Beer (8 days ago) +0.15, Beer (9 days ago) +0.15"
+    assert why_first.strip() == f"because of: {beers}; in spite of: Milk (8 days ago) -0.22"
+    assert why_second.strip().startswith("because of: Milk (8 days ago) +1.")
+    said = json.loads(recommend(shop, "bob", *LATER, "-k", "2", "--explain", "--json").stdout)
+    assert [len(item["evidence"]) for item in said["items"]] == [4, 4]
+    assert said["items"][0]["evidence"][0]["at"] == "2025-06-14T00:00:00+00:00"
+
+
+def test_of_an_explanation_both_voices_are_told(shop: Path, tiny_model: Path) -> None:
+    done = recommend(
+        shop, "bob", *LATER, "-k", "1", "--explain", "--engine", "transformers", "--model", str(tiny_model)
+    )
+    assert done.exit_code == 0, done.output
+    why = done.stdout.splitlines()[-1]
+    assert re.search(r"; (the (prior|model) [+-]\d+\.\d\d(, )?){2}$", why), why
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [
+        (0, "today"),
+        (1, "yesterday"),
+        (13, "13 days ago"),
+        (14, "2 weeks ago"),
+        (60, "2 months ago"),
+        (729, "24 months ago"),
+        (730, "2 years ago"),
+    ],
+)
+def test_an_event_is_so_long_ago(days: int, says: str) -> None:
+    at = datetime(2025, 6, 16, 9, tzinfo=UTC)
+    event = Evidence(kind="event", what="Tea", change=0.5, item_id="i-tea", at=at - timedelta(days=days))
+    little = Evidence(kind="context", what="summer", change=0.01, feature="season")
+    item = RankedItem(rank=1, item_id="i", title="I", logprob=-1, probability=None, score=-1, evidence=(event, little))
+    assert because(item, at) == f"because of: Tea ({says}) +0.50"
+    assert because(replace(item, evidence=(little,)), at) == "nothing alone speaks for it"
+
+
+def test_a_parquet_file_has_no_room_for_explanations(shop: Path, tmp_path: Path) -> None:
+    done = recommend(shop, "bob", *LATER, "--explain", "--out", str(tmp_path / "lists.parquet"))
+    assert done.exit_code == 2
+    assert "--explain needs an answer that is printed" in done.stderr
 
 
 def test_a_file_of_users_becomes_a_parquet_file(shop: Path, tmp_path: Path) -> None:

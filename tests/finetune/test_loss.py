@@ -11,7 +11,7 @@ import torch
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
-from genrec.finetune.loss import alternatives, choice_losses, full_vocabulary, logits_of, trie_loss
+from genrec.finetune.loss import alternatives, binary_losses, choice_losses, full_vocabulary, logits_of, trie_loss
 from genrec.finetune.methods import hidden_before, load_model, output_embeddings
 from genrec.finetune.packing import Chooser, Writing, pack
 from tests.support.people import ITEMS, person
@@ -82,6 +82,22 @@ def test_losses_are_those_of_a_softmax_over_the_children(writing: Writing) -> No
     losses.sum().backward()
     touched = output.grad.abs().sum(1).nonzero()[:, 0]
     assert set(touched.tolist()) == set(among.tokens.tolist()), "no other row of the output matrix is moved"
+
+
+def test_yes_or_no_is_asked_of_every_child(writing: Writing) -> None:
+    trie = writing.encoded.trie
+    choices = Chooser(trie).to([0, 3, 8])
+    among = alternatives(trie, choices)
+    logits = torch.randn(len(among.choice), generator=torch.Generator().manual_seed(0))
+    losses = binary_losses(logits, among)
+    for n in range(len(choices)):
+        of_it = among.choice == n
+        p = logits[of_it].softmax(0)
+        said = torch.zeros(len(p))
+        said[int(choices.chosen[n])] = 1
+        assert losses[n].item() == pytest.approx(
+            torch.nn.functional.binary_cross_entropy(p, said, reduction="sum").item(), abs=1e-5
+        )
 
 
 def test_the_loss_over_the_whole_vocabulary_is_the_usual_one() -> None:

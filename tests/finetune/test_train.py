@@ -115,6 +115,15 @@ def test_the_whole_vocabulary_can_be_learned_from_too(writing: Writing, tiny_mod
     assert step.packed.token_ids[step.index.numpy()].tolist()[0] == row.token_ids[row.position[0]]
 
 
+def test_yes_or_no_teaches_what_is_chosen(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    held_out = [batch([(p, r) for p in PEOPLE[:3] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)]
+    before = held_out_losses(load_model(tiny_model, dtype="float32"), held_out, QUICK).mean()
+    options = replace(QUICK, loss="binary")
+    result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
+    after = held_out_losses(result.model, held_out, QUICK).mean()
+    assert after < 0.7 * before, "in nats of the softmax, too"
+
+
 def test_the_texts_of_all_items_can_be_learned_first(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
     steps = Steps(PEOPLE, writing, replace(QUICK, domain_epochs=1.5))
     plain = Steps(PEOPLE, writing, QUICK)

@@ -38,9 +38,10 @@ class Scripted:
         self.act = act
         self.n_ended = 0
 
-    async def answer(self, query: Query) -> Recommendation:
+    async def answer(self, query: Query, *, by_prior: bool = False) -> Recommendation:
         try:
-            await self.act(query)
+            if not by_prior:
+                await self.act(query)
         finally:
             self.n_ended += 1
         return answer_to(query)
@@ -179,6 +180,24 @@ def test_clients_are_not_told_where_the_store_is(caplog: pytest.LogCaptureFixtur
 def test_an_engine_that_may_recover_is_worth_another_try() -> None:
     error = EngineError("the engine died", retryable=True)
     assert (as_serve_error(error).status, as_serve_error(error).retryable) == (503, True)
+
+
+@pytest.mark.parametrize("may_pass", [True, False])
+def test_the_prior_can_answer_while_the_engine_is_down(may_pass: bool) -> None:
+    error = EngineError("no answer from the server", retryable=may_pass)
+
+    async def act(query: Query) -> None:
+        raise error
+
+    scripted = Scripted(act)
+    [refused] = asyncio.run(Desk(scripted, max_queue=9, timeout_s=60).answer(people("ann")))
+    assert isinstance(refused, ServeError)
+    [answer] = asyncio.run(Desk(scripted, max_queue=9, timeout_s=60, prior_when_down=True).answer(people("ann")))
+    if may_pass:
+        assert isinstance(answer, Recommendation)
+        assert "the prior answered alone" in answer.notes[-1]
+    else:
+        assert isinstance(answer, ServeError), "a prompt that is too long is the client's to know"
 
 
 def test_what_nobody_foresaw_is_logged_without_quoting_a_person(caplog: pytest.LogCaptureFixture) -> None:

@@ -78,6 +78,16 @@ def test_the_answer_is_the_one_that_python_gives(client: httpx2.Client, shop: Pa
     assert without_costs(answer) == nearly(expected)
 
 
+def test_an_answer_is_explained_where_that_was_asked_for(client: httpx2.Client) -> None:
+    queries = [{"user_id": "bob", "at": AT, "k": 1, "explain": explain} for explain in (True, False)]
+    explained, plain = recommend(client, queries=queries)["answers"]
+    [best], [same] = explained["items"], plain["items"]
+    events = {(one["what"], one["at"][8:10]) for one in best["evidence"] if one["kind"] == "event"}
+    assert events == {("Beer", "07"), ("Beer", "08"), ("Milk", "08"), ("Beer", "14")}  # bob's clock is UTC
+    assert best["item_id"] == same["item_id"]
+    assert "evidence" not in same
+
+
 def test_status_says_what_answers(client: httpx2.Client) -> None:
     status = client.get("/v1/status").json()
     assert status["engine"] in ("none", "transformers")

@@ -1,0 +1,118 @@
+"""Whether an explanation tells the truth: the event that it names first is deleted, and so is another one.
+
+    python benchmarks/explain.py -w genrec-demo     # the workspace that `genrec demo` makes; results/ keeps the figures
+
+Each person's best item is explained. Then the person's events are stored anew without the event that was named first,
+without a random other one of those that were tried, and without the latest; each time the item is weighed again, with
+nothing kept in the engine's cache. If what is named first counts, its deletion costs the item more.
+"""
+
+from __future__ import annotations
+
+import random
+from copy import copy
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import click
+import numpy as np
+
+from genrec.bench.report import Book, Row
+from genrec.cli._common import table, workspace_option
+from genrec.evaluation.metrics import bootstrap
+from genrec.events import batch
+from genrec.history import History
+from genrec.recommendation import Evidence
+from genrec.recommender import Recommender
+from genrec.store import Store
+from genrec.workspace import Workspace, open_workspace
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def logprob_without(asked: Recommender, person: History, event: Evidence, item_id: str) -> float:
+    """An item's log-probability once an event is deleted, nats; the prior has been fitted before."""
+    events = asked.store.history(person.user_id, person.at, max_events=asked.max_events)
+    rest = [one for one in events if (one.item_id, one.at) != (event.item_id, event.at)]
+    assert len(rest) < len(events)
+    if asked.engine is not None:
+        asked.engine.forget()
+    with Store.open(":memory:") as store:
+        if person.user:
+            store.put("users", [batch("users", [person.user])])
+        store.append([batch("events", rest)], source="without")
+        again = copy(asked)
+        again.store = store
+        [item] = again.recommend(person.user_id, at=person.at, candidates=[item_id]).items
+    return item.logprob
+
+
+def measure(opened: Workspace, people: list[History], engine: str, scoring: str) -> Row:
+    """How much the best item of each person loses with each deletion."""
+    asked = opened.recommender(engine=engine, scoring=scoring)  # type: ignore[arg-type]
+    draw = random.Random(0)
+    users: list[str] = []
+    lost: dict[str, list[float]] = {"first": [], "other": [], "latest": []}
+    wrong: list[float] = []
+    explain_s, search_s = 0.0, 0.0
+    for person in people:
+        answer = asked.recommend(person.user_id, at=person.at, k=1, explain=True)
+        [item] = answer.items
+        explain_s, search_s = explain_s + answer.timings_s["explain"], search_s + answer.timings_s["search"]
+        events = [one for one in item.evidence or () if one.kind == "event"]
+        if len(events) < 2:
+            continue
+        users.append(person.user_id)
+        first, *others = events
+        latest = max(events, key=lambda one: one.at or person.at)
+        for name, event in (("first", first), ("other", draw.choice(others)), ("latest", latest)):
+            lost[name].append(item.logprob - logprob_without(asked, person, event, item.item_id))
+            wrong.append(abs(lost[name][-1] - event.change))
+    more = np.array(lost["first"]) - lost["other"]
+    return {
+        "n": len(users),
+        "lost": {name: round(fmean(values), 4) for name, values in lost.items()},
+        "difference": round(float(more.mean()), 4),
+        "interval": [round(end, 4) for end in bootstrap(more, users)],
+        "share_more": round(float((more > 0).mean()), 3),
+        "largest_error": round(max(wrong), 6),
+        "explain_to_search": round(explain_s / search_s, 1),
+    }
+
+
+@click.command()
+@click.option("--people", default=40, show_default=True, help="How many people, one item each.")
+@click.option("--engine", default="transformers", show_default=True, help="What runs the model.")
+@workspace_option
+def main(people: int, engine: str, workspace: Path) -> None:
+    """Delete what explanations name first."""
+    dataset = workspace.resolve().name
+    with open_workspace(workspace) as opened:
+        settings = {"people": people, "engine": engine, "model": opened.settings.model, "prior": opened.settings.prior}
+        file = RESULTS / dataset / "explain.json"
+        book = Book(file, stage="explain", dataset=dataset, settings=settings, say=click.echo)
+        judge = opened.split(held_out=0.1, n_cases=people).judge
+        cases = [History.before(person, -1) for person in judge]
+        for name, parts in {
+            "prior alone": ("none", "auto"),
+            "fused": (engine, "fused"),
+            "masked": (engine, "masked"),
+        }.items():
+            book.add(name, partial(measure, opened, cases, *parts))
+        measured = [row for row in book.rows if "failed" not in row]
+        click.echo(
+            table(
+                [
+                    {"nats lost without": row["name"]}
+                    | {name: f"{nats:.3f}" for name, nats in row["lost"].items()}
+                    | {"first - other": f"{row['difference']:.3f} [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]"}
+                    | {"more": f"{row['share_more']:.0%} of {row['n']}"}
+                    for row in measured
+                ]
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Several voices as one: a log-linear mixture whose weights are fitted by likelihood.
+
+    log p(item) = sum over the voices k of  w(k) · log p(item | k)  + constant,   w(k) >= 0
+
+Each voice is fitted to what came before the latest moments, the weights to those moments, and then each voice to
+everything; so no voice is weighed by what it has learned by heart. One that adds nothing gets no weight. How much each
+has to do with an item is its share. Knows distributions only, nothing of how the voices come by theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.catalog import Catalog
+from genrec.errors import ConfigError
+from genrec.events import Context
+from genrec.history import History, Moment
+from genrec.priors.base import Prior
+from genrec.priors.loglinear import Log, fitted_weights, normalised
+
+_LEAST = 25.0  # nats below its likeliest item that a voice puts one at most: none has a veto
+_LATEST = 0.2  # share of all moments, the latest ones, that weights are fitted to at most
+
+
+@dataclass(kw_only=True)
+class Blend(Prior):
+    """Other priors in one, each with the weight that makes the latest choices likeliest."""
+
+    members: tuple[str, ...] = ("sequence", "repeat")
+    """Names of the priors; each has the options of its own table."""
+    n_fit: int = 1000
+    """Choices that the weights are fitted to, the latest ones."""
+
+    def __post_init__(self) -> None:
+        if not self.members or len(set(self.members)) < len(self.members) or "blend" in self.members or self.n_fit < 0:
+            raise ConfigError(
+                "the prior 'blend' needs members, each once and none of them 'blend', and n_fit from 0",
+                hint='Write it like members = ["sequence", "repeat"] below [priors.blend] in genrec.toml.',
+            )
+        self.voices: dict[str, Prior] = {}
+        """The members by name; whoever knows what names stand for puts them here before `fit`."""
+        self.weights = np.full(len(self.members), 1 / len(self.members))
+        """How much each counts, none below 0. Shape ``(n_members,)``."""
+
+    @classmethod
+    def of(cls, voices: Mapping[str, Prior], **options: int) -> Blend:
+        """Blend priors that are there already, by any names."""
+        blend = cls(members=tuple(voices), **options)
+        blend.voices = dict(voices)
+        return blend
+
+    def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        """Fit the voices to what came before the latest moments, weigh them there, fit them to all; see `Prior.fit`."""
+        batches = list(events)
+        cases = _latest(catalog, Log.read(catalog, batches), self.n_fit)
+        if cases:
+            cut = pa.scalar(min(case.at for case, _, _ in cases), pa.timestamp("us", "UTC"))
+            self._fit_voices(catalog, [batch.filter(pc.less(batch["at"], cut)) for batch in batches])
+        choices = [
+            (self._said(lambda voice, h=h, now=now: voice.log_mass(h, now)).astype(np.float32), np.ones(1), row)
+            for h, now, row in cases
+        ]
+        self.weights = np.full(len(self.members), 1 / len(self.members))
+        kept = np.arange(len(self.members))
+        while len(kept):
+            start = np.full((1, len(kept)), 1 / len(self.members))
+            weights = fitted_weights([(said[kept], gate, row) for said, gate, row in choices], start)[0]
+            self.weights = np.zeros(len(self.members))
+            self.weights[kept] = weights
+            if weights.min() >= 0:
+                break
+            kept = np.delete(kept, weights.argmin())
+        self._fit_voices(catalog, batches)
+
+    def log_mass(self, history: History, now: Context) -> np.ndarray:
+        """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
+        return normalised(self.weights @ self._said(lambda voice: voice.log_mass(history, now)))
+
+    def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
+        """The same, by voices that have seen nothing of the person; see `Prior.log_mass_held_out`."""
+        return normalised(self.weights @ self._said(lambda voice: voice.log_mass_held_out(history, now)))
+
+    def shares(self, history: History, now: Context, row: int) -> dict[str, float]:
+        """How much each voice has to do with an item being likelier than the average one.
+
+        Args:
+            history: The person's events before ``history.at``.
+            now: Context of the moment.
+            row: The item's row in the catalogue.
+
+        Returns:
+            By name, from 0 to 1; they sum to one, or are all 0 where no voice speaks for the item.
+        """
+        said = self._said(lambda voice: voice.log_mass(history, now))
+        terms = np.maximum(self.weights * (said[:, row] - said.mean(axis=1)), 0)
+        return dict(zip(self.members, (terms / (terms.sum() or 1.0)).tolist(), strict=True))
+
+    def _fit_voices(self, catalog: Catalog, batches: list[pa.RecordBatch]) -> None:
+        if set(self.voices) != set(self.members):
+            raise ConfigError(f"the voices of a blend are {list(self.voices)}, its members {list(self.members)}")
+        for voice in self.voices.values():
+            voice.fit(catalog, batches)
+
+    def _said(self, say: Callable[[Prior], np.ndarray]) -> np.ndarray:
+        """What each voice says of each item, nats. Shape ``(n_members, n_items)``."""
+        found = [say(self.voices[name]) for name in self.members]
+        n_items = max(len(said) for said in found)
+        found = [np.maximum(said, said.max() - _LEAST) for said in found]
+        return np.stack([np.pad(said, (0, n_items - len(said)), constant_values=said.min()) for said in found])
+
+
+def _latest(catalog: Catalog, log: Log, n: int) -> list[tuple[History, Context, int]]:
+    """The latest moments that have something before them: the person until then, the context, an item of it."""
+    new = (np.diff(log.user, prepend=-1) != 0) | (np.diff(log.at, prepend=log.at[:1]) != np.timedelta64(0))
+    start = np.flatnonzero(new)
+    n = min(n, int(_LATEST * len(start)))
+    if not n:
+        return []
+    cut = np.sort(log.at[start])[-n]
+    rng = np.random.default_rng(0)
+    late = start[(log.at[start] >= cut) & (start > log.first[log.user[start]])]
+    names, found = list(log.users), []
+    for i in rng.permutation(late)[:n].tolist():  # many may share an instant
+        begin = int(log.first[log.user[i]])
+        end = i + int(np.searchsorted(log.at[i : log.first[log.user[i] + 1]], log.at[i], side="right"))
+        *before, now = _moments(catalog, log, begin, end)
+        history = History(user_id=names[log.user[i]], user=None, at=now.at, moments=tuple(before))
+        found.append((history, now.context, int(log.row[rng.integers(i, end)])))
+    return found
+
+
+def _moments(catalog: Catalog, log: Log, begin: int, end: int) -> list[Moment]:
+    """A stretch of one person's events as moments."""
+    return [
+        Moment(
+            at=log.at[some[0]].item().replace(tzinfo=UTC),
+            context=Context(time_zone=log.zones[log.zone[some[0]]]),
+            item_ids=tuple(catalog.item_ids[row] for row in log.row[some].tolist()),
+        )
+        for _, group in groupby(range(begin, end), key=lambda i: log.at[i])
+        for some in [list(group)]
+    ]

@@ -1,0 +1,342 @@
+"""What log-linear voices share: the events as arrays, the choices that weights are fitted to, and the fit.
+
+    log p(item | past) = w · features(item, past) + constant
+
+A voice says what its features are; everything else is here. The weights are those under which the latest choices are
+likeliest, each from features in which nothing counts that the person did themselves outside their past. Knows nothing
+of what the features mean.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+
+from genrec.catalog import Catalog
+from genrec.events import Context
+from genrec.priors.base import Prior, instant, known_rows
+from genrec.sources.times import is_zone
+
+if TYPE_CHECKING:
+    from genrec.history import History
+
+_SAMPLED = 40_000_000  # sampled choices times items, so that fitting needs a few GiB at most
+_HOUR = np.timedelta64(1, "h")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """Everybody's events with items of the catalogue, sorted by person and instant. All arrays ``(n_events,)``."""
+
+    users: dict[str, int]
+    """Number of each person."""
+    user: np.ndarray
+    at: np.ndarray
+    """Instants, datetime64[us] in UTC."""
+    row: np.ndarray
+    """Catalogue rows."""
+    zone: np.ndarray
+    """Number of the clock on the wall, in `zones`."""
+    zones: list[str | None]
+
+    @classmethod
+    def read(cls, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> Log:
+        """Sort events; see `Prior.fit`."""
+        users: dict[str, int] = {}
+        zones: dict[str | None, int] = {}
+        columns = [(np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32), np.empty(0, np.int64))]
+        for batch in events:
+            row = known_rows(catalog, batch)
+            clocks = batch["time_zone"] if "time_zone" in batch.schema.names else pa.nulls(len(batch), pa.string())
+            found = (
+                _numbers(batch["user_id"], users),
+                batch["at"].cast(pa.timestamp("us")).to_numpy(),
+                row,
+                _numbers(clocks, zones),
+            )
+            columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
+        user, at, row, zone = (np.concatenate(some) for some in zip(*columns, strict=True))
+        order = np.lexsort((at, user))
+        return cls(users=users, user=user[order], at=at[order], row=row[order], zone=zone[order], zones=list(zones))
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """Where each person's events begin, and the end of all. Shape ``(n_users + 1,)``."""
+        return np.searchsorted(self.user, np.arange(len(self.users) + 1))
+
+    @cached_property
+    def local(self) -> np.ndarray:
+        """What the clock on the wall said, UTC where that is unknown. Shape ``(n_events,)``, datetime64[us]."""
+        found = self.at.copy()
+        for number, name in enumerate(self.zones):
+            if name and is_zone(name) and len(which := np.flatnonzero(self.zone == number)):
+                hours, place = np.unique(self.at[which].astype("datetime64[h]"), return_inverse=True)
+                offsets = [_offset(hour, ZoneInfo(name)) for hour in hours.astype("datetime64[us]").tolist()]
+                found[which] += np.array(offsets, "timedelta64[us]")[place]
+        return found
+
+
+class Popular:
+    """How often each item was taken in a window of time; what was counted last is gone on from.
+
+    Args:
+        log: The events.
+        n_items: How many items there are.
+    """
+
+    def __init__(self, log: Log, n_items: int) -> None:
+        order = np.argsort(log.at, kind="stable")
+        self._log, self._n_items, self._at, self._row = log, n_items, log.at[order], log.row[order]
+        self._last: dict[int | None, tuple[int, int, np.ndarray]] = {}
+
+    def counts(self, before: np.datetime64 | None, *, days: int | None = None, without: int = -1) -> np.ndarray:
+        """Events by item. Shape ``(n_items,)``, int64.
+
+        Args:
+            before: The instant at which the window ends; None for everything.
+            days: Its length; None for all that came before.
+            without: Whose events are left out; -1 for nobody's.
+        """
+        since = None if days is None or before is None else before - np.timedelta64(days, "D")
+        end = len(self._row) if before is None else int(np.searchsorted(self._at, before))
+        start = 0 if since is None else int(np.searchsorted(self._at, since))
+        last_start, last_end, counts = self._last.get(days, (0, 0, np.zeros(self._n_items, np.int64)))
+        if abs(start - last_start) + abs(end - last_end) > end - start:  # nothing near was counted before
+            last_start, last_end, counts = start, start, np.zeros(self._n_items, np.int64)
+        if (start, end) != (last_start, last_end):
+            counts = counts + self._change(last_end, end) - self._change(last_start, start)
+            self._last[days] = start, end, counts
+        if without >= 0:
+            own = slice(int(self._log.first[without]), int(self._log.first[without + 1]))
+            at, row = self._log.at[own], self._log.row[own]
+            there = np.ones(len(at), bool) if before is None else at < before
+            if since is not None:
+                there &= at >= since
+            counts = counts - np.bincount(row[there], minlength=self._n_items)
+        return counts
+
+    def _change(self, old: int, new: int) -> np.ndarray:
+        """What counting up to another event changes. Shape ``(n_items,)``, int64."""
+        between = np.bincount(self._row[min(old, new) : max(old, new)], minlength=self._n_items)
+        return between if new > old else -between
+
+
+def _offset(at: datetime, zone: ZoneInfo) -> np.timedelta64:
+    return np.timedelta64(at.replace(tzinfo=UTC).astimezone(zone).utcoffset(), "us")
+
+
+def _numbers(names: pa.Array, numbers: dict[str | None, int]) -> np.ndarray:
+    coded = names.dictionary_encode(null_encoding="encode")
+    number = np.array([numbers.setdefault(name, len(numbers)) for name in coded.dictionary.to_pylist()], np.int64)
+    return number[coded.indices.to_numpy()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What a choice is told from: the person's events before it, oldest first, and the moment. Arrays ``(n_past,)``."""
+
+    rows: np.ndarray
+    """Catalogue rows, int64; those of items that came after fitting lie beyond the ones that were fitted."""
+    at: np.ndarray
+    """Instants, datetime64[us] in UTC."""
+    local: np.ndarray
+    """The same on the clock on the wall."""
+    now: np.datetime64
+    """The instant of the choice; everything lies before it."""
+    now_local: np.datetime64
+    """The same on the clock on the wall."""
+    person: int
+    """Number of the person, whose own events are known from here alone; -1 for one who has none elsewhere."""
+    later: bool
+    """Whether what others did after `now` counts."""
+
+
+class Pairs:
+    """Which items came shortly before or after which, in the events of one person.
+
+    Args:
+        log: The events.
+        n_items: How many items there are.
+        reach: How many events apart still counts.
+        together: Whether events of one moment count.
+    """
+
+    def __init__(self, log: Log, n_items: int, *, reach: int, together: bool = True) -> None:
+        source, other, gap, when, whose = [], [], [], [], []
+        for n in range(1, reach + 1):
+            same = log.user[n:] == log.user[:-n]
+            if not together:
+                same &= log.at[n:] != log.at[:-n]
+            early, late = log.row[:-n][same], log.row[n:][same]
+            for a, b, sign in ((early, late, 1), (late, early, -1)):
+                source.append(a)
+                other.append(b)
+                gap.append(np.full(len(a), sign * n, np.int8))
+                when.append(log.at[n:][same])
+                whose.append(log.user[n:][same].astype(np.int32))
+        sources = np.concatenate(source)
+        order = np.argsort(sources, kind="stable")
+        self._first = np.searchsorted(sources[order], np.arange(n_items + 1))
+        self._other, self._gap = np.concatenate(other)[order], np.concatenate(gap)[order]
+        self._when, self._whose = np.concatenate(when)[order], np.concatenate(whose)[order]
+
+    def of(self, row: int, past: Past) -> tuple[np.ndarray, np.ndarray]:
+        """What others took near an item, and how many events after it, below 0 for before. Both ``(n_pairs,)``."""
+        here = slice(int(self._first[row]), int(self._first[row + 1]))
+        counts = self._whose[here] != past.person
+        if not past.later:
+            counts &= self._when[here] < past.now
+        return self._other[here][counts], self._gap[here][counts]
+
+
+@dataclass(kw_only=True)
+class LogLinear(Prior):
+    """A prior that weighs features by likelihood."""
+
+    n_fit: int = 1500
+    """Choices that the weights are fitted to, the latest ones."""
+
+    START: ClassVar[np.ndarray]
+    """Where the weights begin and what they are pulled towards. Shape ``(n_gates, n_features)``."""
+
+    def __post_init__(self) -> None:
+        self.weights = self.START.copy()
+        """Weights of the features, a row for each of the `_gates`. Shape ``(n_gates, n_features)``."""
+        self._read(Catalog(), ())
+
+    @abstractmethod
+    def _learn(self) -> None:
+        """Count what `_features` needs from `self._log`."""
+
+    @abstractmethod
+    def _features(self, past: Past) -> np.ndarray:
+        """Features of every item. Shape ``(n_features, n_items)``, float64."""
+
+    def _gates(self, past: Past) -> np.ndarray:
+        """How much each row of the weights counts. Shape ``(n_gates,)``, float64."""
+        return np.ones(1)
+
+    def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        """Count, then weigh; see `Prior.fit`."""
+        self._read(catalog, events)
+        self.weights = fitted_weights(self._choices(), self.START)
+
+    def log_mass(self, history: History, now: Context) -> np.ndarray:
+        """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
+        return self._log_mass(self._past(history, now, later=False))
+
+    def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
+        """Log-probability of each item from everybody else's events; see `Prior.log_mass_held_out`."""
+        return self._log_mass(self._past(history, now, later=True))
+
+    def _log_mass(self, past: Past) -> np.ndarray:
+        return normalised(self._gates(past) @ self.weights @ self._features(past))
+
+    def _read(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        self._catalog, self._n_items, self._log = catalog, len(catalog), Log.read(catalog, events)
+        self._learn()
+
+    def _past(self, history: History, now: Context, *, later: bool) -> Past:
+        row, rows, at, local = self._catalog.row, [], [], []
+        for moment in history.moments:
+            known = [row[item] for item in moment.item_ids if item in row]
+            rows += known
+            at += [instant(moment.at)] * len(known)
+            local += [_on_the_wall(moment.at, moment.context.time_zone or now.time_zone)] * len(known)
+        return Past(
+            rows=np.array(rows, np.int64),
+            at=np.array(at, "datetime64[us]"),
+            local=np.array(local, "datetime64[us]"),
+            now=instant(history.at),
+            now_local=_on_the_wall(history.at, now.time_zone),
+            person=self._log.users.get(history.user_id, -1),
+            later=later,
+        )
+
+    def _choices(self) -> list[Choice]:
+        """The latest choices, one of each moment that has something before it, with their features."""
+        log = self._log
+        changes = (np.diff(log.user) != 0) | (np.diff(log.at) != np.timedelta64(0))
+        start = np.flatnonzero(np.concatenate([np.ones(len(log.user[:1]), bool), changes]))  # of each moment
+        n_items = np.diff(start, append=len(log.user))
+        rng = np.random.default_rng(0)
+        chosen = start + (rng.random(len(start)) * n_items).astype(np.int64)  # one of each, for they hang together
+        latest_first = np.lexsort((rng.permutation(len(start)), -log.at[start].astype(np.int64)))
+        latest_first = latest_first[(start > log.first[log.user[start]])[latest_first]]  # with something before them
+        found = []
+        for i in latest_first[: min(self.n_fit, _SAMPLED // max(self._n_items, 1))].tolist():
+            person = int(log.user[start[i]])
+            before = slice(int(log.first[person]), int(start[i]))
+            past = Past(
+                rows=log.row[before].astype(np.int64),
+                at=log.at[before],
+                local=log.local[before],
+                now=log.at[start[i]],
+                now_local=log.local[start[i]],
+                person=person,
+                later=True,
+            )
+            found.append((self._features(past).astype(np.float32), self._gates(past), int(log.row[chosen[i]])))
+        return found
+
+
+Choice = tuple[np.ndarray, np.ndarray, int]
+"""Features of every item, shape ``(n_features, n_items)``, float32; gates, shape ``(n_gates,)``; the row chosen."""
+
+
+def fitted_weights(choices: Sequence[Choice], start: np.ndarray) -> np.ndarray:
+    """The weights under which choices are likeliest, by Newton's method with a unit ridge towards `start`.
+
+    Args:
+        choices: What was chosen; fewer than there are weights teach nothing.
+        start: Where to begin. Shape ``(n_gates, n_features)``.
+
+    Returns:
+        Shape as `start`.
+    """
+    weights = start.copy()
+    if len(choices) < start.size:
+        return weights
+    step, best = np.zeros(start.size), np.inf
+    for _ in range(25):
+        trial = weights - step.reshape(start.shape)
+        gradient, curvature = (trial - start).ravel(), np.eye(start.size)
+        loss = 0.5 * float(gradient @ gradient)
+        for features, gates, target in choices:
+            logits = (gates @ trial).astype(np.float32) @ features
+            logits -= logits.max()
+            p = np.exp(logits)
+            loss += float(np.log(p.sum())) - float(logits[target])
+            p /= p.sum()
+            mean = features @ p
+            gradient = gradient + np.kron(gates, mean - features[:, target])
+            spread = (features * p) @ features.T - np.outer(mean, mean)
+            curvature = curvature + np.kron(np.outer(gates, gates), spread)
+        if loss > best:  # too far
+            step = step / 2
+            continue
+        done = best - loss < 1e-3
+        weights, best = trial, loss
+        if done:
+            break
+        step = np.linalg.solve(curvature, gradient)
+    return weights
+
+
+def normalised(log_weights: np.ndarray) -> np.ndarray:
+    """Log-probabilities in proportion to weights. Shape as `log_weights`, float64."""
+    shifted = log_weights - log_weights.max()
+    found: np.ndarray = shifted - np.log(np.exp(shifted).sum())
+    return found
+
+
+def _on_the_wall(at: datetime, zone: str | None) -> np.datetime64:
+    return np.datetime64(at.astimezone(ZoneInfo(zone) if zone else UTC).replace(tzinfo=None), "us")

@@ -1,0 +1,311 @@
+"""Evidence is what asking without it gives, to the last digit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from math import inf, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from genrec.catalog import Catalog
+from genrec.decoding.scoring import Scoring
+from genrec.engines.transformers import TransformersEngine
+from genrec.events import Context, Event, batch, items_of
+from genrec.explain import MAX_EVENTS
+from genrec.history import History, read_history
+from genrec.priors.base import Prior
+from genrec.priors.popularity import Popularity
+from genrec.priors.sequence import Sequence
+from genrec.prompt import bundled_prompts, load_template
+from genrec.recommendation import Query, Recommendation
+from genrec.recommender import Recommender
+from genrec.store import Store
+from tests.support import corner_shop
+from tests.support.corner_shop import NEW_YORK
+
+LATER = datetime(2025, 6, 16, 19, tzinfo=NEW_YORK)
+IDS = [item.item_id for item in corner_shop.ITEMS]
+SCORINGS = [Scoring(name="joint"), Scoring(name="masked"), Scoring(name="fused", gamma=0.7)]
+
+
+@contextmanager
+def shop(folder: Path, events: Iterable[Event]) -> Iterator[Store]:
+    """The corner shop with other events."""
+    with Store.open(folder / "genrec.db") as store:
+        store.put("items", [batch("items", corner_shop.ITEMS)])
+        store.put("users", [batch("users", corner_shop.USERS)])
+        store.append([batch("events", events)], source="corner-shop")
+        yield store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with shop(tmp_path_factory.mktemp("shop"), corner_shop.events()) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def prior(store: Store) -> Popularity:
+    """Fitted once, to everything: what is left out of a history is not left out of what everybody does."""
+    prior = Popularity(strength=1.0)
+    prior.fit(Catalog.of(corner_shop.ITEMS), store.events())
+    return prior
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> Iterator[TransformersEngine]:
+    engine = TransformersEngine(tiny_model, model="tiny", dtype="float64")  # so that what is cached rounds no other way
+    yield engine
+    engine.close()
+
+
+def recommender(store: Store, prior: Prior, engine: TransformersEngine | None = None, **options: Any) -> Recommender:
+    template = load_template("next-item", [bundled_prompts()]) if engine else None
+    catalog = Catalog.of(items_of(store.items()))
+    return Recommender(store=store, catalog=catalog, prior=prior, engine=engine, template=template, **options)
+
+
+def changes(answer: Recommendation, **which: Any) -> dict[str, float]:
+    """Of each item, the change from leaving one thing out; it is named by its fields."""
+    found = {}
+    for item in answer.items:
+        [found[item.item_id]] = [
+            one.change
+            for one in item.evidence or ()
+            if all(getattr(one, name) == value for name, value in which.items())
+        ]
+    return found
+
+
+def logprobs(answer: Recommendation) -> dict[str, float]:
+    return {item.item_id: item.logprob for item in answer.items}
+
+
+def difference(answer: Recommendation, without: Recommendation) -> dict[str, float]:
+    left = logprobs(without)
+    return {item: logprob - left[item] for item, logprob in logprobs(answer).items()}
+
+
+def test_the_prior_alone_explains_itself(store: Store, prior: Popularity) -> None:
+    answer = recommender(store, prior).recommend("bob", at=LATER, explain=True)
+    beer = answer.items[0]
+    assert beer.title == "Beer"
+    # bob bought beer 3 times of 4; everybody's share of it is 3.5 / 16.5, and a purchase of one's own weighs as much
+    share = 3.5 / 16.5
+    one_beer, milk = log((3 + share) / 5) - log((2 + share) / 4), log((3 + share) / 5) - log((3 + share) / 4)
+    assert [(one.what, one.at, one.change) for one in beer.evidence or ()] == [
+        ("Beer", datetime(2025, 6, 13, 20, tzinfo=NEW_YORK), pytest.approx(one_beer)),
+        ("Beer", datetime(2025, 6, 7, 20, tzinfo=NEW_YORK), pytest.approx(one_beer)),
+        ("Beer", datetime(2025, 6, 6, 20, tzinfo=NEW_YORK), pytest.approx(one_beer)),
+        ("Milk", datetime(2025, 6, 7, 20, tzinfo=NEW_YORK), pytest.approx(milk)),
+    ]
+    assert one_beer > 0 > milk
+    assert {one.kind for one in beer.evidence or ()} == {"event"}
+    assert answer.timings_s["explain"] > 0
+
+
+@pytest.mark.parametrize("scoring", [None, *SCORINGS])
+@pytest.mark.parametrize(("user", "day", "item"), [("bob", 13, "i-beer"), ("ann", 9, "i-milk"), ("ann", 2, "i-bread")])
+def test_an_event_changes_what_recommending_without_it_gives(
+    store: Store,
+    prior: Popularity,
+    engine: TransformersEngine,
+    tmp_path: Path,
+    scoring: Scoring | None,
+    user: str,
+    day: int,
+    item: str,
+) -> None:
+    options = {"engine": engine, "scoring": scoring} if scoring else {}
+    answer = recommender(store, prior, **options).recommend(user, at=LATER, explain=True)
+    rest = [e for e in corner_shop.events() if (e.user_id, e.at.day, e.item_id) != (user, day, item)]
+    assert len(rest) == len(corner_shop.events()) - 1
+    with shop(tmp_path, rest) as poorer:
+        without = recommender(poorer, prior, **options).recommend(user, at=LATER, candidates=IDS)
+    [at] = {e.at for e in corner_shop.events() if (e.user_id, e.at.day) == (user, day)}
+    found = changes(answer, kind="event", item_id=item, at=at)
+    assert found == pytest.approx(difference(answer, without), abs=1e-6)
+    assert max(map(abs, found.values())) > 1e-4
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_a_place_changes_what_recommending_without_it_gives(
+    store: Store, prior: Popularity, engine: TransformersEngine, scoring: Scoring
+) -> None:
+    asked = recommender(store, prior, engine, scoring=scoring)
+    answer = asked.recommend("ann", at=LATER, place="harbour kiosk", device="phone", explain=True)
+    for feature, kept in (("place", {"device": "phone"}), ("device", {"place": "harbour kiosk"})):
+        found = changes(answer, kind="context", feature=feature)
+        assert found == pytest.approx(difference(answer, asked.recommend("ann", at=LATER, **kept)), abs=1e-6)
+        assert max(map(abs, found.values())) > 1e-4
+
+
+def test_the_words_of_now_are_left_out_of_that_line_alone(
+    store: Store, prior: Popularity, engine: TransformersEngine
+) -> None:
+    scoring = Scoring(name="joint")
+    asked = recommender(store, prior, engine, scoring=scoring)
+    answer = asked.recommend("ann", at=LATER, explain=True)
+    words = {one.feature: one.what for one in answer.items[0].evidence or () if one.kind == "context"}
+    assert words == {"weekday": "Monday", "part_of_day": "evening", "since": "two days later"}  # it is summer as before
+    [prompt] = asked.prompts([Query(user_id="ann", at=LATER)])
+    assert prompt.lines[-1] == "Monday evening, two days later |"
+    # where the template has no time since, the line for now lacks these words and the others lack theirs
+    template = load_template("next-item", [bundled_prompts()])
+    no_since = Recommender(
+        store=store,
+        catalog=asked.catalog,
+        engine=engine,
+        scoring=scoring,
+        template=replace(template, features=tuple(f for f in template.features if f != "since")),
+    )
+    [all_silent] = no_since.prompts([Query(user_id="ann", at=LATER)])
+    history = read_history(store, "ann", LATER, max_events=200)
+    now_silent = asked._prompt(history, answer.context, "since")
+    assert now_silent.lines[-1] == all_silent.lines[-1] == "Monday evening |"
+    assert now_silent.lines[:-1] == prompt.lines[:-1] != all_silent.lines[:-1]
+
+
+def test_each_voice_changes_what_recommending_without_it_gives(
+    store: Store, prior: Popularity, engine: TransformersEngine
+) -> None:
+    def with_(gamma: float, beta: float) -> Recommendation:
+        scoring = Scoring(name="fused", gamma=gamma, beta=beta)
+        return recommender(store, prior, engine, scoring=scoring).recommend("bob", at=LATER, explain=True)
+
+    answer = with_(0.7, 0.9)
+    for what, without in (("the model", with_(0.0, 0.9)), ("the prior", with_(0.7, 0.0))):
+        found = changes(answer, kind="voice", what=what)
+        assert found == pytest.approx(difference(answer, without), abs=1e-6)
+        assert max(map(abs, found.values())) > 1e-3
+    alone = recommender(store, prior, engine, scoring=Scoring(name="masked")).recommend("bob", at=LATER, explain=True)
+    assert all(one.kind != "voice" for item in alone.items for one in item.evidence or ())
+
+
+def test_what_speaks_most_for_an_item_stands_first_and_nothing_is_said_unasked(
+    store: Store, prior: Popularity, engine: TransformersEngine
+) -> None:
+    asked = recommender(store, prior, engine)
+    why, plain = asked.recommend_many([Query(user_id=u, at=LATER, explain=u == "ann") for u in ("ann", "bob")])
+    for item in why.items:
+        assert all(one.change >= other.change for one, other in pairwise(item.evidence or ()))
+        assert len(item.evidence or ()) == 7 + 3 + 2  # events, words, voices
+    assert all(item.evidence is None for item in plain.items)
+    assert "evidence" not in json.dumps(plain.to_dict())
+    assert "explain" not in plain.timings_s
+    shown = json.loads(json.dumps(why.to_dict()))["items"][0]["evidence"]
+    [milk] = [one for one in shown if one["kind"] == "event" and one["at"] == "2025-06-04T09:00:00-04:00"]
+    assert milk.keys() == {"kind", "what", "change", "item_id", "at"}
+
+
+def test_a_stranger_has_nothing_but_the_moment(store: Store, prior: Popularity, engine: TransformersEngine) -> None:
+    answer = recommender(store, prior, engine).recommend("zoe", at=LATER, explain=True)
+    assert {one.what for one in answer.items[0].evidence or ()} == {
+        "the model",
+        "the prior",
+        "Monday",
+        "night",  # the workspace's clock is UTC
+        "summer",
+    }
+
+
+def test_what_is_filtered_stays_filtered(store: Store, prior: Popularity) -> None:
+    asked = recommender(store, prior)
+    answer = asked.recommend("cat", at=LATER, exclude_seen=True, explain=True)
+    everything = asked.recommend("cat", at=LATER, explain=True)
+    assert {item.title for item in answer.items} == {"Beer", "Tea"}
+    by_item = {item.item_id: item.evidence for item in everything.items}
+    assert all(item.evidence == by_item[item.item_id] for item in answer.items)
+
+
+def long_log(n: int) -> list[Event]:
+    """Eve takes every item in turn, two a day."""
+    start = datetime(2025, 3, 1, 9, tzinfo=NEW_YORK)
+    return [
+        Event(
+            user_id="eve", item_id=IDS[i % 5], at=start + timedelta(days=i // 2), context=Context(place="corner shop")
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("scoring", [None, SCORINGS[-1]])
+def test_of_a_long_history_the_older_part_is_left_out_together(
+    engine: TransformersEngine, tmp_path: Path, scoring: Scoring | None
+) -> None:
+    options = {"engine": engine, "scoring": scoring} if scoring else {}
+    events, prior = long_log(75), Sequence()
+    for name in ("long", "short"):
+        (tmp_path / name).mkdir()
+    with shop(tmp_path / "long", events) as store:
+        prior.fit(Catalog.of(corner_shop.ITEMS), store.events())
+        answer = recommender(store, prior, **options).recommend("eve", at=LATER, explain=True)
+    alone = {(one.item_id, one.at) for one in answer.items[0].evidence or () if one.kind == "event"}
+    latest = [event for event in events if (event.item_id, event.at) in alone]
+    assert latest[-MAX_EVENTS + 1 :] == events[-MAX_EVENTS + 1 :]  # and one of the two of the day before
+    with shop(tmp_path / "short", latest) as younger:
+        without = recommender(younger, prior, **options).recommend("eve", at=LATER, candidates=IDS)
+    found = changes(answer, kind="older", what="43 older events", at=events[42].at)
+    assert found == pytest.approx(difference(answer, without), abs=1e-6)
+    assert [sum(one.kind == "event" for one in item.evidence or ()) for item in answer.items] == [MAX_EVENTS] * 5
+    assert answer.notes[-1] == "The latest 32 events were left out one by one, the 43 older events together."
+    if scoring:  # all variants begin alike, and what they share is read once
+        assert answer.usage["n_cached_tokens"] > 2 * answer.usage["n_computed_tokens"]
+
+
+def test_a_server_explains_as_a_program_does(store: Store, prior: Popularity, engine: TransformersEngine) -> None:
+    for options in ({}, {"engine": engine}):
+        asked = recommender(store, prior, **options)
+        query = Query(user_id="bob", at=LATER, explain=True)
+        served, [expected] = asyncio.run(asked.answer(query)), asked.recommend_many([query])
+        assert [item.title for item in served.items] == [item.title for item in expected.items]
+        for one, other in zip(served.items, expected.items, strict=True):
+            theirs = {replace(found, change=0.0): found.change for found in other.evidence or ()}
+            assert {replace(found, change=0.0): found.change for found in one.evidence or ()} == pytest.approx(theirs)
+        assert "explain" in served.timings_s
+
+
+class Again(Prior):
+    """People take what they had, and nothing else."""
+
+    def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        self.row = catalog.row
+
+    def log_mass(self, history: History, now: Context) -> np.ndarray:
+        had = np.zeros(len(self.row))
+        had[[self.row[item] for moment in history.moments for item in moment.item_ids if item in self.row]] = 1
+        with np.errstate(divide="ignore"):
+            mass: np.ndarray = np.log(had / max(had.sum(), 1))
+        return mass
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_what_an_item_would_be_impossible_without(
+    store: Store, engine: TransformersEngine, *, with_model: bool
+) -> None:
+    prior = Again()
+    prior.fit(Catalog.of(corner_shop.ITEMS), [])
+    options = {"engine": engine} if with_model else {}
+    answer = recommender(store, prior, **options).recommend("bob", at=LATER, candidates=["i-milk"], explain=True)
+    [milk] = answer.items
+    [had] = [one for one in milk.evidence or () if one.change == inf]
+    assert (had.what, had.kind) == ("Milk", "event")
+    json.dumps(answer.to_dict(), allow_nan=False)
+    assert had.to_dict()["change"] is None
+
+
+def test_events_without_an_item_say_nothing(prior: Popularity, tmp_path: Path) -> None:
+    gone = Event(user_id="bob", item_id="i-gone", at=corner_shop.events()[0].at)
+    with shop(tmp_path, [*corner_shop.events(), gone]) as store:
+        answer = recommender(store, prior).recommend("bob", at=LATER, explain=True)
+    assert [one.item_id for one in answer.items[0].evidence or ()] == ["i-beer", "i-beer", "i-beer", "i-milk"]

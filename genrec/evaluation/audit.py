@@ -66,7 +66,7 @@ def audit(
         n_solved: Most cases that heuristics are tried on; 0 leaves them out.
 
     Returns:
-        The findings, what concerns most of all evaluations first.
+        The findings, in the order of the checks.
     """
     checks: list[Callable[[], Finding | None]] = [
         lambda: ties(log),
@@ -260,11 +260,11 @@ def repeats(cases: Sequence[History]) -> Finding | None:
 def windows(log: Log, cases: Sequence[History]) -> Finding | None:
     """Windows of one log that stand on both sides of a split under different names.
 
-    A window is a case's last `WINDOW` events, its choice included; leaking is one that shares all but a tenth of them,
-    one after the other, with what is learned from somebody else: the same items at the same times of the week, which is
-    all that windows without a date can be compared by.
+    A window is the latest of a case's history and the choice, `WINDOW` events; leaking is one that shares all but a
+    tenth of them, one after the other, with what is learned from somebody else: the same items at the same times of the
+    week, which is all that windows without a date can be compared by.
     """
-    width = min(WINDOW, max((sum(len(m.item_ids) for m in case.moments) for case in cases), default=0))
+    width = min(WINDOW, 1 + max((sum(len(m.item_ids) for m in case.moments[:-1]) for case in cases), default=0))
     if width < 5 or log.held_out.all():
         return None
     n_shared = width - -(-width // WINDOW)
@@ -281,10 +281,11 @@ def windows(log: Log, cases: Sequence[History]) -> Finding | None:
     code = {item_id: code for code, item_id in enumerate(log.item_ids)}
     n = n_answers = of = 0
     for case in cases:
-        events = [(microseconds(m.at), code[item_id]) for m in case.moments for item_id in m.item_ids]
-        if len(events) < width:
+        *before, now = [[(microseconds(m.at), code.get(item_id, -1)) for item_id in m.item_ids] for m in case.moments]
+        past = [event for moment in before for event in sorted(moment)]
+        if len(past) < width - 1:
             continue
-        at_us, item = np.array((events if ordered else sorted(events))[-width:], np.int64).T
+        at_us, item = np.array([*past[1 - width :], now[0]], np.int64).T
         ours = _runs(item, at_us, n_shared)
         first, last = np.searchsorted(run, ours, "left"), np.searchsorted(run, ours, "right") - 1
         there = first <= last
@@ -297,7 +298,7 @@ def windows(log: Log, cases: Sequence[History]) -> Finding | None:
         name="leaking windows",
         n=n,
         of=of,
-        counted=f"held-out windows of {width} events share {n_shared} in a row with what is learned from another",
+        counted=f"held-out windows of {width} events share {n_shared} in a row with what is learned from somebody else",
         means=f"In {percent(n_answers / max(of, 1))} the choice is among the {n_shared}, so that it can be looked up; "
         "without times, plain habits look alike too.",
         do="Keep all windows of one log on one side of the split.",
@@ -324,7 +325,7 @@ def solved(log: Log, cases: Sequence[History], catalog: Catalog) -> Finding | No
         name="solved without a model",
         n=n,
         of=len(cases),
-        counted=f"sampled choices are among the first ten of the prior {best!r}, which counts and learns nothing else",
+        counted=f"sampled choices are among the first ten of the prior {best!r}, without any language model",
         means=f"On this sample {figures}.",
         do="Claim only what a model adds to that: genrec evaluate shows them side by side.",
     )

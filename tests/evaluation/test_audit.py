@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from genrec.catalog import Catalog
-from genrec.evaluation.audit import Finding, audit, order, sentences
+from genrec.evaluation.audit import Finding, audit, order, sentences, windows
 from genrec.evaluation.log import Log
 from genrec.evaluation.split import split_by_time
 from genrec.events import Context, Event, Item, batch
@@ -250,6 +250,23 @@ def test_windows_of_one_log_on_both_sides() -> None:
     assert found_in_split([*learned, *before], cases) == [], "eight of ten are not nine"
 
 
+def test_people_who_are_there_twice_with_all_their_baskets() -> None:
+    rng = np.random.default_rng(5)
+    catalog, events = Catalog.of(ITEMS), []
+    for person in range(40):
+        names = [f"p{person}", f"again {person}"] if person < 10 else [f"p{person}"]
+        for day in range(10):
+            items = rng.choice(N_ITEMS, 4, replace=False).tolist()
+            at = START + timedelta(days=day, seconds=person)
+            events += [Event(user_id=name, item_id=f"i{item:03}", at=at) for name in names for item in items]
+    log = Log.read([batch("events", events)], catalog).hold_out(0.1)
+    found = windows(log, log.cases(100))
+    assert found is not None
+    assert (found.n, found.of) == (20, 50)
+    once = [case for case in log.cases(100) if case.user_id in {f"p{n}" for n in range(10, 40)}]
+    assert windows(log, once) is None
+
+
 def test_sentences_say_how_many_of_how_many() -> None:
     finding = Finding(name="x", n=1234, of=5000, counted="things are odd", means="That is bad.", do="Mend it.")
     assert sentences([finding]) == ["1,234 of 5,000 things are odd (25%). That is bad. Mend it."]
@@ -258,4 +275,5 @@ def test_sentences_say_how_many_of_how_many() -> None:
 def test_nothing_at_all() -> None:
     assert found_in_store([]) == []
     assert found_in_store([], []) == []
+    assert found_in_store(CLEAN[:30], []) == []
     assert found_in_split([], []) == []

@@ -154,3 +154,18 @@ def test_memory_needs_a_model_that_gives_log_probabilities(tmp_path: Path) -> No
     refused = CliRunner().invoke(main, ["describe", "--probe-memory", "-w", str(tmp_path)])
     assert refused.exit_code == 3
     assert "gives no log-probabilities" in refused.output
+
+
+def test_memory_is_asked_about_titles_long_enough(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "genrec.toml").write_text(f'model = "{tiny_model}"\nengine = "transformers"\ndtype = "float32"\n')
+    arguments = ["describe", "--probe-memory", "--json", "-w", str(tmp_path)]
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.put("items", [batch("items", ITEMS)])
+        found = json.loads(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout)
+        assert found["audit"][-1]["name"] != "memory"
+        assert "The model's memory was not probed: hardly any title" in found["findings"][-1]
+
+        long = [Item(item_id=f"{n}", title=f"a kettle of {n} litres, {n + 1} handles and no lid") for n in range(9)]
+        store.put("items", [batch("items", long)])
+        found = json.loads(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout)
+    assert (found["audit"][-1]["name"], found["audit"][-1]["n"], found["audit"][-1]["of"]) == ("memory", 0, 9)

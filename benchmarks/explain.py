@@ -1,10 +1,10 @@
-"""Whether an explanation tells the truth: the event that it names first is deleted, and so is another one.
+"""Whether an explanation tells the truth: what it names first is deleted from a history, and so is something else.
 
     python benchmarks/explain.py -w genrec-demo     # the workspace that `genrec demo` makes; results/ keeps the figures
 
-Each person's best item is explained. Then the person's events are stored anew without the event that was named first,
-without a random other one of those that were tried, and without the latest; each time the item is weighed again, with
-nothing kept in the engine's cache. If what is named first counts, its deletion costs the item more.
+Each person's best item is explained. Then the person's events are stored anew without those of the item that was named
+first, of a random other one that was tried, and of the latest one; each time the best item is weighed again, with nothing
+kept in the engine's cache. If what is named first counts, its deletion costs more.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from genrec.workspace import Workspace, open_workspace
 RESULTS = Path(__file__).parent / "results"
 
 
-def logprob_without(asked: Recommender, person: History, event: Evidence, item_id: str) -> float:
-    """An item's log-probability once an event is deleted, nats; the prior has been fitted before."""
+def logprob_without(asked: Recommender, person: History, what: Evidence, item_id: str) -> float:
+    """An item's log-probability once the events of another are deleted, nats; the prior has been fitted before."""
     events = asked.store.history(person.user_id, person.at, max_events=asked.max_events)
-    rest = [one for one in events if (one.item_id, one.at) != (event.item_id, event.at)]
+    rest = [event for event in events if event.item_id != what.item_id]
     assert len(rest) < len(events)
     if asked.engine is not None:
         asked.engine.forget()
@@ -60,15 +60,15 @@ def measure(opened: Workspace, people: list[History], engine: str, scoring: str)
         answer = asked.recommend(person.user_id, at=person.at, k=1, explain=True)
         [item] = answer.items
         explain_s, search_s = explain_s + answer.timings_s["explain"], search_s + answer.timings_s["search"]
-        events = [one for one in item.evidence or () if one.kind == "event"]
-        if len(events) < 2:
+        had = [one for one in item.evidence or () if one.kind == "item"]
+        if len(had) < 2:
             continue
         users.append(person.user_id)
-        first, *others = events
-        latest = max(events, key=lambda one: one.at or person.at)
-        for name, event in (("first", first), ("other", draw.choice(others)), ("latest", latest)):
-            lost[name].append(item.logprob - logprob_without(asked, person, event, item.item_id))
-            wrong.append(abs(lost[name][-1] - event.change))
+        first, *others = had
+        latest = max(had, key=lambda one: one.at or person.at)
+        for name, what in (("first", first), ("other", draw.choice(others)), ("latest", latest)):
+            lost[name].append(item.logprob - logprob_without(asked, person, what, item.item_id))
+            wrong.append(abs(lost[name][-1] - what.change))
     more = np.array(lost["first"]) - lost["other"]
     return {
         "n": len(users),

@@ -26,7 +26,7 @@ from genrec.history import History
 from genrec.recommendation import Evidence
 from genrec.recommender import Recommender
 from genrec.store import Store
-from genrec.workspace import Workspace, open_workspace
+from genrec.workspace import ScoringName, Workspace, open_workspace
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,9 +48,11 @@ def logprob_without(asked: Recommender, person: History, what: Evidence, item_id
     return item.logprob
 
 
-def measure(opened: Workspace, people: list[History], engine: str, scoring: str) -> Row:
+def measure(opened: Workspace, people: list[History], max_tokens: int, engine: str, scoring: ScoringName) -> Row:
     """How much the best item of each person loses with each deletion."""
-    asked = opened.recommender(engine=engine, scoring=scoring)  # type: ignore[arg-type]
+    asked = opened.recommender(engine=engine, scoring=scoring)
+    if asked.engine is not None:
+        asked.max_tokens = min(asked.max_tokens, max_tokens)
     draw = random.Random(0)
     users: list[str] = []
     lost: dict[str, list[float]] = {"first": [], "other": [], "latest": []}
@@ -82,24 +84,27 @@ def measure(opened: Workspace, people: list[History], engine: str, scoring: str)
 
 
 @click.command()
-@click.option("--people", default=40, show_default=True, help="How many people, one item each.")
+@click.option("--people", default=30, show_default=True, help="How many people, one item each.")
+@click.option("--max-tokens", default=384, show_default=True, help="Longest prompt; a longer one takes longer.")
 @click.option("--engine", default="transformers", show_default=True, help="What runs the model.")
 @workspace_option
-def main(people: int, engine: str, workspace: Path) -> None:
+def main(people: int, max_tokens: int, engine: str, workspace: Path) -> None:
     """Delete what explanations name first."""
     dataset = workspace.resolve().name
     with open_workspace(workspace) as opened:
-        settings = {"people": people, "engine": engine, "model": opened.settings.model, "prior": opened.settings.prior}
+        settings = {
+            "people": people,
+            "max_tokens": max_tokens,
+            "engine": engine,
+            **{name: getattr(opened.settings, name) for name in ("model", "dtype", "prior")},
+        }
         file = RESULTS / dataset / "explain.json"
         book = Book(file, stage="explain", dataset=dataset, settings=settings, say=click.echo)
         judge = opened.split(held_out=0.1, n_cases=people).judge
         cases = [History.before(person, -1) for person in judge]
-        for name, parts in {
-            "prior alone": ("none", "auto"),
-            "fused": (engine, "fused"),
-            "masked": (engine, "masked"),
-        }.items():
-            book.add(name, partial(measure, opened, cases, *parts))
+        book.add("prior alone", partial(measure, opened, cases, max_tokens, "none", "auto"))
+        book.add("masked", partial(measure, opened, cases, max_tokens, engine, "masked"))
+        book.add("fused", partial(measure, opened, cases, max_tokens, engine, "fused"))
         measured = [row for row in book.rows if "failed" not in row]
         click.echo(
             table(

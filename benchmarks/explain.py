@@ -3,8 +3,8 @@
     python benchmarks/explain.py -w genrec-demo     # the workspace that `genrec demo` makes; results/ keeps the figures
 
 Each person's best item is explained. Then the person's events are stored anew without those of the item that was named
-first, of a random other one that was tried, and of the latest one; each time the best item is weighed again, with
-nothing kept in the engine's cache. If what is named first counts, its deletion costs more.
+first, of a random other one that makes a difference, and of the latest one; each time the best item is weighed again,
+with nothing kept in the engine's cache. If what is named first counts, its deletion costs more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from genrec.store import Store
 from genrec.workspace import ScoringName, Workspace, open_workspace
 
 RESULTS = Path(__file__).parent / "results"
+ROUNDING = 1e-4
+"""What changes a log-probability by less, in nats, was not read at all: it lies before the prompt begins."""
 
 
 def logprob_without(asked: Recommender, person: History, what: Evidence, item_id: str) -> float:
@@ -63,11 +65,11 @@ def measure(opened: Workspace, people: list[History], max_tokens: int, engine: s
         [item] = answer.items
         explain_s, search_s = explain_s + answer.timings_s["explain"], search_s + answer.timings_s["search"]
         had = [one for one in item.evidence or () if one.kind == "item"]
-        if len(had) < 2:
+        others = [one for one in had[1:] if abs(one.change) > ROUNDING]
+        if not others:
             continue
         users.append(person.user_id)
-        first, *others = had
-        latest = max(had, key=lambda one: one.at or person.at)
+        first, latest = had[0], max(had, key=lambda one: one.at or person.at)
         for name, what in (("first", first), ("other", draw.choice(others)), ("latest", latest)):
             lost[name].append(item.logprob - logprob_without(asked, person, what, item.item_id))
             wrong.append(abs(lost[name][-1] - what.change))
@@ -91,7 +93,7 @@ def measure(opened: Workspace, people: list[History], max_tokens: int, engine: s
 def main(people: int, max_tokens: int, engine: str, workspace: Path) -> None:
     """Delete what explanations name first."""
     dataset = workspace.resolve().name
-    with open_workspace(workspace) as opened:
+    with open_workspace(workspace, dtype="float32") as opened:
         settings = {
             "people": people,
             "max_tokens": max_tokens,

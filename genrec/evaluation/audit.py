@@ -8,6 +8,7 @@ knows the data by heart is asked in `genrec.evaluation.memory`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,37 +110,37 @@ def ties(log: Log) -> Finding | None:
 def order(log: Log, catalog: Catalog) -> Finding | None:
     """Whether events of one instant are stored in an order that could be learned.
 
-    Looked at are neighbours of one instant with different items: do they ascend by id, by title, in the catalogue; and
-    if two items were neighbours before, do they stand as they stood then? Chance says half, each time.
+    Looked at are neighbours of one instant with different items: do they ascend by id, by title, in the catalogue; were
+    the same two neighbours before, more often than they would be if each instant were shuffled; and if so, do they
+    stand as they stood then?
     """
-    by_moment = log.by_moment
-    first, then = by_moment[:-1], by_moment[1:]
-    beside = (log.user[first] == log.user[then]) & (log.at_us[first] == log.at_us[then])
-    a, b = log.item[first][beside], log.item[then][beside]
-    a, b = a[a != b], b[a != b]
+    a, b = _neighbours(log, log.by_moment)
     titles = [*catalog.titles, *([""] * (len(log.item_ids) - log.n_items))]
-    found: dict[str, tuple[int, int]] = {}
+    found: list[tuple[str, int, int, float]] = []  # in words, how many of how many, how many by chance
     for key, rank in (
-        ("by item id", _rank(log.item_ids)),
-        ("by title", _rank(titles)),
-        ("as in the catalogue", np.arange(len(log.item_ids))),
+        ("are stored by item id", _rank(log.item_ids)),
+        ("are stored by title", _rank(titles)),
+        ("are stored as in the catalogue", np.arange(len(log.item_ids))),
     ):
-        differ = rank[a] != rank[b]
-        n, n_up = int(differ.sum()), int((rank[a] < rank[b]).sum())
-        found[key] = max(n_up, n - n_up), n
-    pair = np.minimum(a, b) * len(log.item_ids) + np.maximum(a, b)
-    by_pair = np.argsort(pair, kind="stable")
-    again = pair[by_pair][1:] == pair[by_pair][:-1]
-    up = (a < b)[by_pair]
-    found["as the same two stood before"] = int((up[1:] == up[:-1])[again].sum()), int(again.sum())
-    key, (n, of) = max(found.items(), key=lambda one: (one[1][0] - one[1][1] / 2) / max(one[1][1], 1) ** 0.5)
-    if of == 0 or n / of < 0.55 or n - of / 2 < 2 * of**0.5:  # four standard errors
+        n, n_up = int((rank[a] != rank[b]).sum()), int((rank[a] < rank[b]).sum())
+        found.append((key, max(n_up, n - n_up), n, n / 2))
+    n_again, n_alike = _again(a, b, len(log.item_ids))
+    found.append(("that were neighbours before stand as they stood then", n_alike, n_again, n_again / 2))
+    shuffled = np.lexsort((np.random.default_rng(0).permutation(len(log)), log.at_us, log.user))
+    n_by_chance, _ = _again(*_neighbours(log, shuffled), len(log.item_ids))
+    found.append(("were neighbours before", n_again, len(a), n_by_chance))
+
+    def errors_away(n: int, of: int, by_chance: float) -> float:
+        return (n - by_chance) / math.sqrt(max(by_chance * (1 - by_chance / max(of, 1)), 1))
+
+    key, n, of, by_chance = max(found, key=lambda one: errors_away(*one[1:]))
+    if n < 1.1 * by_chance or errors_away(n, of, by_chance) < 4:
         return None
     return Finding(
         name="order",
         n=n,
         of=of,
-        counted=f"neighbours of one instant are stored {key}, where chance gives half",
+        counted=f"neighbours of one instant {key}, where chance gives {percent(by_chance / of)}",
         means="A model that reads ties as they are stored can learn the file's order and be right for it.",
         do="Let ties be ordered by a hash, as genrec's histories are, in every method that is compared.",
     )
@@ -251,7 +252,7 @@ def repeats(cases: Sequence[History]) -> Finding | None:
         n=n,
         of=len(cases),
         counted="held-out choices repeat what the person had before",
-        means=f"In {percent(n_last / max(len(cases), 1))} it was in the very moment before, which takes no model.",
+        means=f"{percent(n_last / max(len(cases), 1))} of all repeat the very moment before, which takes no model.",
         do="Report repeats and discoveries apart, beside own frequency.",
     )
 
@@ -267,8 +268,9 @@ def windows(log: Log, cases: Sequence[History]) -> Finding | None:
     if width < 5 or log.held_out.all():
         return None
     n_shared = width - -(-width // WINDOW)
-    learned = np.flatnonzero(~log.held_out)
-    learned = learned[np.lexsort((log.item[learned], log.at_us[learned], log.user[learned]))]
+    ordered = all(len(moment.item_ids) == 1 for case in cases for moment in case.moments)
+    learned = log.by_moment if ordered else np.lexsort((log.item, log.at_us, log.user))  # baskets have no order
+    learned = learned[~log.held_out[learned]]
     user = log.user[learned]
     run = _runs(log.item[learned], log.at_us[learned], n_shared)
     whole = user[: len(run)] == user[n_shared - 1 :]
@@ -282,7 +284,7 @@ def windows(log: Log, cases: Sequence[History]) -> Finding | None:
         events = [(microseconds(m.at), code[item_id]) for m in case.moments for item_id in m.item_ids]
         if len(events) < width:
             continue
-        at_us, item = np.array(sorted(events)[-width:], np.int64).T
+        at_us, item = np.array((events if ordered else sorted(events))[-width:], np.int64).T
         ours = _runs(item, at_us, n_shared)
         first, last = np.searchsorted(run, ours, "left"), np.searchsorted(run, ours, "right") - 1
         there = first <= last
@@ -345,6 +347,23 @@ def _rank(texts: Sequence[str]) -> np.ndarray:
     """Place of each text among all in order; equal texts have one. Shape as `texts`, int64."""
     place = {text: n for n, text in enumerate(sorted(set(texts)))}
     return np.array([place[text] for text in texts], np.int64)
+
+
+def _neighbours(log: Log, by_moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items that follow each other within a moment and differ. Shape ``(n,)`` each, int64."""
+    first, then = by_moment[:-1], by_moment[1:]
+    a, b = log.item[first], log.item[then]
+    beside = (log.user[first] == log.user[then]) & (log.at_us[first] == log.at_us[then]) & (a != b)
+    return a[beside], b[beside]
+
+
+def _again(a: np.ndarray, b: np.ndarray, n_items: int) -> tuple[int, int]:
+    """How many pairs were there before, either way round, and how many of them stood as they stood then."""
+    pair = np.minimum(a, b) * n_items + np.maximum(a, b)
+    by_pair = np.argsort(pair, kind="stable")
+    again = pair[by_pair][1:] == pair[by_pair][:-1]
+    up = (a < b)[by_pair]
+    return int(again.sum()), int((up[1:] == up[:-1])[again].sum())
 
 
 def _shared(log: Log) -> np.ndarray:

@@ -181,8 +181,8 @@ class Log:
         """Some of the events as a prior is fitted to them: who, what and when."""
         return pa.RecordBatch.from_pydict(
             {
-                "user_id": pa.DictionaryArray.from_arrays(self.user[which], pa.array(self.users, pa.string())),
-                "item_id": pa.DictionaryArray.from_arrays(self.item[which], pa.array(self.item_ids, pa.string())),
+                "user_id": pa.array(self.users, pa.string()).take(pa.array(self.user[which])),
+                "item_id": pa.array(self.item_ids, pa.string()).take(pa.array(self.item[which])),
                 "at": pa.array(self.at_us[which]).cast(pa.timestamp("us", "UTC")),
             }
         )

@@ -17,7 +17,8 @@ from genrec.text import clean
 
 LEAST_TOKENS = 8
 """Shorter titles are passed over: their halves follow from each other by language alone."""
-_ASK = "Write the full title of one item of a catalogue, and nothing else."
+ASK = "Write the full title of one item of a catalogue, and nothing else."
+"""What it is asked before half a title is put into its mouth."""
 
 
 def probe(engine: Engine, titles: Sequence[str], *, n: int = 100, n_others: int = 9, seed: int = 0) -> Finding:
@@ -47,7 +48,7 @@ def probe(engine: Engine, titles: Sequence[str], *, n: int = 100, n_others: int 
             f"hardly any title has {LEAST_TOKENS} tokens, and halves of shorter ones say nothing about memory",
             hint="Leave out --probe-memory.",
         )
-    prompt = engine.tokenizer.chat([("user", _ASK)])
+    prompt = engine.tokenizer.chat([("user", ASK)])
     halves = [(tokens[: len(tokens) // 2], tokens[len(tokens) // 2 :]) for tokens in ids]
     jobs = []
     for start, end in halves:

@@ -13,8 +13,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec.catalog import Catalog
 from genrec.cli import main
 from genrec.cli.describe import Description, describe
+from genrec.evaluation.audit import sentences
+from genrec.evaluation.log import Log
 from genrec.events import Context, Event, Item, User, batch
 from genrec.store import Store
 
@@ -46,7 +49,7 @@ USERS = [User(user_id="ann"), User(user_id="cid")]
 def described(events: Iterable[Event], size: int = 1_000) -> Description:
     rows = list(events)
     batches: list[pa.RecordBatch] = [batch("events", rows[i : i + size]) for i in range(0, len(rows), size)]
-    return describe(items=[batch("items", ITEMS)], users=[batch("users", USERS)], edges=[], events=batches)
+    return describe(catalog=Catalog.of(ITEMS), users=[batch("users", USERS)], edges=[], events=batches)
 
 
 @pytest.mark.parametrize("size", [1, 2, 1_000])
@@ -62,16 +65,19 @@ def test_what_can_be_counted_by_hand(size: int) -> None:
     assert found.tied == 2 / 4
     assert found.repeated == 1 / 4
     assert (found.n_unknown_items, found.n_unknown_item_events) == (1, 1)
-    assert found.n_duplicate_titles == 2
+    assert [(one.name, one.n, one.of) for one in found.audit if one.name == "duplicate titles"] == [
+        ("duplicate titles", 2, 4)
+    ]
 
 
 def test_findings_are_in_words() -> None:
-    said = "\n".join(described(EVENTS).findings)
+    found = described(EVENTS)
+    said = "\n".join([*found.findings, *sentences(found.audit)])
     for words in (
         "25% of the events (1) name 1 item the catalogue does not have",
         "2 items of the catalogue never occurred",
-        "2 items share their title",
-        "50% of the events share person and instant",
+        "2 of 4 items share their title with another one (50%)",
+        "2 of 4 events share person and instant with another one (50%)",
         "25% of the events repeat an item",
         "two instants or fewer",
         "No event says by which clock",
@@ -89,7 +95,7 @@ def test_clean_data_has_nothing_to_find() -> None:
     ]
     found = described(clean)
     assert found.repeated == 2 / 10
-    assert [line for line in found.findings if "share their title" not in line and "repeat an item" not in line] == []
+    assert [line for line in found.findings if "repeat an item" not in line] == []
 
 
 def test_nothing_at_all() -> None:
@@ -116,9 +122,35 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         store.append([batch("events", EVENTS)], source="test")
     result = CliRunner().invoke(main, ["describe", "--workspace", str(tmp_path)])
     assert result.exit_code == 0, result.stderr
-    for words in ("2 people with events", "4 items in the catalogue, 2 of them used", "2 places: store 1 2, store 2 1"):
+    for words in (
+        "2 people with events",
+        "4 items in the catalogue, 2 of them used",
+        "2 places: store 1 2, store 2 1",
+        "What would flatter an evaluation:\n- 2 of 4 events share person and instant",
+    ):
         assert words in result.stdout
     found = json.loads(CliRunner().invoke(main, ["describe", "--workspace", str(tmp_path), "--json"]).stdout)
     assert found["n_events"] == 4
     assert found["first_at"] == str(START)
     assert found["findings"]
+    assert found["audit"][0]["name"] == "ties"
+    assert set(found["audit"][0]) == {"name", "n", "of", "counted", "means", "do"}
+
+
+def test_the_clock_on_the_wall_is_that_of_the_event_then_of_the_person_then_of_the_workspace() -> None:
+    at = datetime(2024, 7, 1, tzinfo=UTC)
+    events = [
+        Event(user_id="ann", item_id="tea", at=at, context=Context(time_zone="Asia/Tokyo")),
+        Event(user_id="ann", item_id="tea", at=at),
+        Event(user_id="bob", item_id="tea", at=at),
+    ]
+    log = Log.read([batch("events", events)], Catalog.of(ITEMS), zones={"ann": "America/New_York"}, time_zone="UTC")
+    hours = [int(us // 3_600_000_000) for us in log.wall_us - log.at_us]
+    assert hours == [9, -4, 0]
+
+
+def test_memory_needs_a_model_that_gives_log_probabilities(tmp_path: Path) -> None:
+    (tmp_path / "genrec.toml").write_text('engine = "none"\n')
+    refused = CliRunner().invoke(main, ["describe", "--probe-memory", "-w", str(tmp_path)])
+    assert refused.exit_code == 3
+    assert "gives no log-probabilities" in refused.output

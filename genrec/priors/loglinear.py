@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -133,10 +133,11 @@ def _offset(at: datetime, zone: ZoneInfo) -> np.timedelta64:
     return np.timedelta64(at.replace(tzinfo=UTC).astimezone(zone).utcoffset(), "us")
 
 
-def _numbers(names: pa.Array, numbers: dict[str | None, int]) -> np.ndarray:
+def _numbers(names: pa.Array, numbers: dict[Any, int]) -> np.ndarray:
     coded = names.dictionary_encode(null_encoding="encode")
     number = np.array([numbers.setdefault(name, len(numbers)) for name in coded.dictionary.to_pylist()], np.int64)
-    return number[coded.indices.to_numpy()]
+    found: np.ndarray = number[coded.indices.to_numpy()]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from finetune import RESULTS, Amazon
+from rows import RESULTS, Amazon
 
 from genrec.bench.report import Book
 from genrec.catalog import Catalog
@@ -283,7 +283,7 @@ def groceries(data: Path) -> Data:
 
 def movielens(data: Path) -> Data:
     """The last five films of each person, the five before to tune on; five orders of what has the same time stamp."""
-    from finetune import MovieLens
+    from rows import MovieLens
 
     whole = MovieLens(data, "smollm2-135m")
     rounds = []

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
-from finetune import DATA, RESULTS, Rows, figures, followers
+from rows import DATA, RESULTS, Rows, figures, followers
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import difference

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from genrec.catalog import Catalog
 from genrec.cli._common import Advance, json_option, plain, print_json, progress, workspace_option
 from genrec.engines.base import Engine
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, DataError
 from genrec.evaluation.audit import Finding, audit, percent, sentences
 from genrec.evaluation.log import Log
 from genrec.workspace import Workspace, open_workspace
@@ -103,8 +103,12 @@ def command(workspace: Path, probe_memory: bool, engine: str | None, as_json: bo
         if probe_memory:
             from genrec.evaluation.memory import probe
 
-            with closing(_untuned(opened, engine)) as model:
-                description = replace(description, audit=(*description.audit, probe(model, catalog.titles)))
+            try:
+                with closing(_untuned(opened, engine)) as model:
+                    description = replace(description, audit=(*description.audit, probe(model, catalog.titles)))
+            except DataError as error:
+                findings = (*description.findings, f"The model's memory was not probed: {error}.")
+                description = replace(description, findings=findings)
     if as_json:
         print_json(asdict(description))
         return

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
 from genrec.catalog import Catalog
-from genrec.evaluation.audit import Finding, audit, sentences
+from genrec.evaluation.audit import Finding, audit, order, sentences
 from genrec.evaluation.log import Log
+from genrec.evaluation.split import split_by_time
 from genrec.events import Context, Event, Item, batch
 from genrec.history import History, moments
+from genrec.store import Store
 
 START = datetime(2023, 3, 1, tzinfo=UTC)
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -177,6 +180,35 @@ def test_a_planted_fault_is_what_is_found(
 ) -> None:
     [finding] = found_in_store(spoil(CLEAN))
     assert (finding.name, finding.n, finding.of) == (name, n, of)
+
+
+def test_what_stands_side_by_side_in_every_basket_is_an_order_too() -> None:
+    rng = np.random.default_rng(3)
+    catalog = Catalog.of(ITEMS)
+    for shelves, name in ((True, "order"), (False, None)):
+        events = []
+        for day in range(200):
+            couples = [[2 * n, 2 * n + 1] for n in rng.choice(20, 3, replace=False).tolist()]
+            basket = [item for couple in couples for item in rng.permutation(couple).tolist()]
+            for item in basket if shelves else rng.permutation(basket).tolist():
+                events.append(Event(user_id="ann", item_id=f"i{item:03}", at=START + timedelta(days=day)))
+        found = order(Log.read([batch("events", events)], catalog), catalog)
+        assert (found.name if found else None) == name
+        assert found is None or "were neighbours before, where chance gives" in found.counted
+
+
+def test_cases_are_those_of_the_split_in_time(tmp_path: Path) -> None:
+    items = [*ITEMS[5:], Item(item_id="x", title="x")]
+    baskets = [replace(event, item_id="x") for event in CLEAN[::7]]
+    catalog = Catalog.of(items)
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.append([batch("events", [*CLEAN, *baskets])], source="test")
+        split = split_by_time(store, catalog.row.__contains__, share=0.1, max_events=200, n_cases=1000)
+        log = Log.read(store.events(), catalog).hold_out(0.1)
+    ours = {case.user_id: case.moments for case in log.cases(1000)}
+    assert ours == {case.user_id: case.moments for case in [*split.fit, *split.judge]}
+    assert len(ours) > 100
+    np.testing.assert_array_equal(log.held_out, log.cut(split.cut).held_out)
 
 
 def test_duplicate_titles() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/explain.py -w genrec-demo     # the workspace that `genrec demo` makes; results/ keeps the figures
 
-Each person's best items are explained. Then the person's events are stored anew without those of the item that was named
-first, of a random other one that makes a difference, and of the latest one; each time the best items are weighed again,
-with nothing kept in the engine's cache. If what is named first counts, its deletion costs more.
+Each person's best items are explained. Then the person's events are stored anew without those of the item that was
+named first, of a random other one that makes a difference, and of the latest one; each time the best items are weighed
+again, with nothing kept in the engine's cache. If what is named first counts, its deletion costs more.
 """
 
 from __future__ import annotations

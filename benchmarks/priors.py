@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -54,8 +55,8 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     "text": {"decay": [0.6, 0.8]},
 }
 """What is chosen from, prior by prior."""
-MAX_EVENTS = 200
-"""Events of a history that are looked at, as in a new workspace."""
+MAX_EVENTS = 1000
+"""Events of a history that are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,7 @@ def foursquare(data: Path, told: Callable[[datetime, datetime], datetime], *, cl
     """Check-ins, 60/20/20 by time, rolling histories.
 
     Days count from each person's first, so everybody is moved by whole weeks until the test begins in the same one.
+    What happened in the same minute keeps its order, a second apart.
     """
     rows = pq.read_table(data / "foursquare-nyc" / "events.parquet").to_pylist()
     weekday = {row["user_id"]: (row["weekday"] - row["start_day"]) % 7 for row in rows}
@@ -159,11 +161,14 @@ def foursquare(data: Path, told: Callable[[datetime, datetime], datetime], *, cl
         if row["split"] == "test":
             begins.setdefault(row["user_id"], (row["start_day"] + weekday[row["user_id"]]) // 7)
     monday = datetime(2013, 1, 7, tzinfo=UTC)
+    minutes: Counter[tuple[int, datetime]] = Counter()
     events = []
     for row in rows:
         user = row["user_id"]
         day = row["start_day"] + weekday[user] - 7 * begins[user]
-        at = monday + timedelta(days=day, minutes=row["start_min"])
+        minute = monday + timedelta(days=day, minutes=row["start_min"])
+        at = minute + timedelta(seconds=minutes[user, minute])
+        minutes[user, minute] += 1
         events.append(Event(user_id=str(user), item_id=str(row["location_id"]), at=at, action=row["split"]))
     places = pq.read_table(data / "foursquare-nyc" / "items.parquet")["location_id"].to_pylist()
     return Data(
@@ -361,6 +366,11 @@ def say(prior: Prior, case: Case, data: Data) -> np.ndarray:
     return (prior.log_mass_held_out if data.held_out else prior.log_mass)(case.history, case.now)
 
 
+def some(cases: list[Case], n: int) -> list[Case]:
+    """So many cases drawn by chance, all when 0."""
+    return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))[: n or len(cases)]]
+
+
 def tuned(data: Data, n_cases: int, name: str) -> tuple[dict[str, Any], float]:
     """The options of a prior under which validation cases are likeliest, and how many nats each takes then."""
     catalog, asked = Catalog.of(data.items), (data.options or {}).get(name, {})
@@ -371,24 +381,22 @@ def tuned(data: Data, n_cases: int, name: str) -> tuple[dict[str, Any], float]:
         for part in {id(one.tune): one.tune for one in data.rounds}.values():
             prior = Registry().build("priors", name, options)
             prior.fit(catalog, part.batches)
-            rng = np.random.default_rng(0)
-            for i in rng.permutation(len(part.cases))[:n_cases].tolist():
-                nats.append(-say(prior, part.cases[i], data)[catalog.row[part.cases[i].item_id]])
+            nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
         found.append((float(np.mean(nats)), options))
     nats, options = min(found, key=lambda one: one[0])
     click.echo(f"{name}: {nats:.4f} nats on validation cases with {options}")
     return options, nats
 
 
-def placed(priors: Sequence[dict[str, Prior]], data: Data, name: str) -> dict[str, Any]:
-    """Places of the test cases' targets, nats and milliseconds, by one prior of each round."""
+def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """Places of the test cases' targets by one prior of each round, whose cases they are, and the figures."""
     row = {item.item_id: i for i, item in enumerate(data.items)}
     ranks, nats, people = [], [], []
     spent_s = 0.0
-    for fitted, one in zip(priors, data.rounds, strict=True):
-        for case in one.test.cases:
+    for prior, one in zip(fitted, data.rounds, strict=True):
+        for case in some(one.test.cases, n_cases):
             started_s = time.perf_counter()
-            log_mass = say(fitted[name], case, data)
+            log_mass = say(prior, case, data)
             spent_s += time.perf_counter() - started_s
             live = None
             if data.unseen:
@@ -399,49 +407,42 @@ def placed(priors: Sequence[dict[str, Prior]], data: Data, name: str) -> dict[st
             nats.append(-float(log_mass[target]))
             people.append(case.cluster)
     hits, whose = hit_rate(np.array(ranks), 1), np.unique(people, return_inverse=True)[1]
-    return {
-        "ranks": np.array(ranks),
-        "people": people,
-        "row": {
-            **summary(ranks, people),
-            "HR@1 over people": round(float((np.bincount(whose, hits) / np.bincount(whose)).mean()), 4),
-            "nats": round(float(np.mean(nats)), 4),
-            "ms a case": round(1000 * spent_s / len(ranks), 2),
-        },
+    figures = {
+        **summary(ranks, people),
+        "HR@1 over people": round(float((np.bincount(whose, hits) / np.bincount(whose)).mean()), 4),
+        "HR@5": round(float(hit_rate(np.array(ranks), 5).mean()), 4),
+        "nats": round(float(np.mean(nats)), 4),
+        "ms a case": round(1000 * spent_s / len(ranks), 2),
     }
+    return np.array(ranks), people, figures
 
 
-def measure(book: Book, data: Data, way: str, n_tune: int) -> None:
+def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int, n_test: int) -> None:
     """Tune, fit, place and compare, in one way of asking."""
     label = f"{way}: " if way else ""
-    options: dict[str, dict[str, Any]] = {}
-    valid: dict[str, float] = {}
-    for name in GRIDS:
+    options = {name: (data.options or {}).get(name, {}) for name in names}
+    valid = dict.fromkeys(names, 0.0)
+    for name in names if n_tune else ():
         options[name], valid[name] = tuned(data, n_tune, name)
     best = min(valid, key=lambda name: valid[name])
     catalog, registry = Catalog.of(data.items), Registry()
-    small = ("sequence", "repeat")
-    priors: list[dict[str, Prior]] = []
-    weights: dict[str, list[dict[str, float]]] = {"blend": [], "blend of two": []}
+    blends = []
     for one in data.rounds:
-        blends = {
-            name: Blend.of({voice: registry.build("priors", voice, options[voice]) for voice in voices})
-            for name, voices in (("blend", tuple(GRIDS)), ("blend of two", small))
-        }
-        for name, blend in blends.items():
-            blend.fit(catalog, one.test.batches)
-            weights[name].append(dict(zip(blend.members, blend.weights.round(3).tolist(), strict=True)))
-            click.echo(f"{label}{name} weighs {weights[name][-1]}")
-        priors.append({**blends["blend"].voices, **blends})
-    found = {name: placed(priors, data, name) for name in (*GRIDS, "blend of two", "blend")}
-    for name, one in found.items():
-        how = {"weights": weights[name]} if name in weights else {"options": options[name], "valid nats": valid[name]}
-        book.add(label + name, lambda one=one, how=how: {**one["row"], **how})
-    for name in (*(name for name in GRIDS if name != best), "blend of two", "blend"):
-        book.add(
-            f"{label}{name} - {best}",
-            lambda name=name: difference(found[name]["ranks"], found[best]["ranks"], found[best]["people"]),
-        )
+        blends.append(Blend.of({name: registry.build("priors", name, options[name]) for name in names}))
+        blends[-1].fit(catalog, one.test.batches)
+        click.echo(f"{label}blend: {dict(zip(names, blends[-1].weights.round(3).tolist(), strict=True))}")
+    priors = {name: [blend.voices[name] for blend in blends] for name in names}
+    everyone: dict[str, Sequence[Prior]] = {**priors, "blend": blends} if len(names) > 1 else {**priors}
+    found: dict[str, tuple[np.ndarray, list[str]]] = {}
+    for name, fitted in everyone.items():
+        ranks, people, row = placed(fitted, data, n_test)
+        found[name] = ranks, people
+        how: dict[str, Any] = {"options": options.get(name, {}), "valid nats": valid.get(name, 0.0)}
+        if name == "blend":
+            how = {"weights": [dict(zip(names, blend.weights.round(3).tolist(), strict=True)) for blend in blends]}
+        book.add(label + name, lambda row=row, how=how: {**row, **how})
+    for name in (name for name in everyone if name != best):
+        book.add(f"{label}{name} - {best}", lambda name=name: difference(found[name][0], *found[best]))
 
 
 def speed(book: Book) -> None:
@@ -481,21 +482,28 @@ def speed(book: Book) -> None:
 @click.command(help=__doc__)
 @click.option("--dataset", type=click.Choice([*DATA, "speed"]), required=True)
 @click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
-@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of each round to choose options.")
-def main(dataset: str, data: Path, tune_cases: int) -> None:
+@click.option("--prior", "names", multiple=True, type=click.Choice(list(GRIDS)), help="All when none is named.")
+@click.option("--way", help="One of the ways in which the data set is asked; all when omitted.")
+@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round; 0 tunes nothing.")
+@click.option("--cases", default=0, show_default=True, help="Test cases of a round, drawn by chance; 0 for all.")
+@click.option("--name", default="priors", show_default=True, help="Names the file of results.")
+def main(
+    dataset: str, data: Path, names: tuple[str, ...], way: str | None, tune_cases: int, cases: int, name: str
+) -> None:
     """What the untrained voices are worth."""
     folder = "made-up" if dataset == "speed" else dataset
     book = Book(
-        RESULTS / folder / "priors.json",
-        stage="priors",
+        RESULTS / folder / f"{name}.json",
+        stage=name,
         dataset=folder,
-        settings={"tune_cases": tune_cases, "grids": GRIDS, "max_events": MAX_EVENTS},
+        settings={"tune_cases": tune_cases, "cases": cases, "max_events": MAX_EVENTS, "grids": GRIDS},
         say=click.echo,
     )
     if dataset == "speed":
         speed(book)
-    for way, read in DATA.get(dataset, {}).items():
-        measure(book, read(data), way, tune_cases)
+    for asked, read in DATA.get(dataset, {}).items():
+        if way in (None, asked):
+            measure(book, read(data), asked, names or tuple(GRIDS), tune_cases, cases)
 
 
 if __name__ == "__main__":

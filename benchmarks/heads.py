@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from finetune import DATA, RESULTS, Rows, options
+from rows import DATA, RESULTS, Rows, options
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import summary

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
-from finetune import DATA, RESULTS, Rows, figures, followers
+from rows import DATA, RESULTS, Rows, figures, followers
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import difference
@@ -37,7 +37,7 @@ GRID: dict[str, tuple[float, ...]] = {
     "n_blocks": (1, 2),
 }
 """What is tried of each setting, one after the other, the others being the best so far."""
-EPOCHS = {"every": 5, "epochs": 150, "patience": 15}
+EPOCHS = {"every": 5, "epochs": 100, "patience": 10}
 """How often validation is looked at, how long at most, and when no better look is waited for."""
 
 

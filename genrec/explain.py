@@ -1,20 +1,20 @@
 """Why an item is on the list: one thing that is known is left out, and the same question is asked again.
 
-What is left out, model and prior both do without: an event is in neither the prompt nor the history that the prior
-sees, a word is not in the line for "now", though the prior still knows what time it is. The catalogue and its filters
-stay as they are, and so does what everybody's events have taught the prior. An event is one item of one moment and not
-the whole moment, for a basket of twenty things explains nothing. Changes do not add up: of two events that say the
-same, either can be left out at no loss.
+What is left out, model and prior both do without: an item of the history, with all that the person did with it, is in
+neither the prompt nor the history that the prior sees; a word is not in the line for "now", though the prior still
+knows what time it is. The catalogue and its filters stay as they are, and so does what everybody's events have taught
+the prior. It is all events of an item and not one, for of eight purchases of milk nobody misses the third. Changes do
+not add up: where two things say the same, either can be left out at little loss.
 
-Under `fused` scoring each voice is left out as well, by its weight: without the model the item has what the prior gives
-it, without the prior what the model's weight times its log-probabilities come to, both renormalised as ever.
+Under `fused` scoring each voice is left out as well, by its weight: an item has without the model what the prior alone
+gives it, and without the prior what the model's share gives it, both renormalised in the trie as ever.
 
 Makes the questions and reads the answers; knows no engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,8 +28,8 @@ from genrec.events import Context
 from genrec.history import History
 from genrec.recommendation import Evidence, Recommendation
 
-MAX_EVENTS = 32
-"""Most events that are left out one by one, the latest; the older ones are left out together."""
+MAX_ITEMS = 24
+"""Most items of a history that are left out one by one: half of them those on the list, the rest the latest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,20 @@ class Variant:
 
 
 def variants(
-    history: History, now: Context, *, catalog: Catalog, said: Mapping[str, str], scoring: Scoring | None
+    history: History,
+    now: Context,
+    listed: Sequence[str],
+    *,
+    catalog: Catalog,
+    said: Mapping[str, str],
+    scoring: Scoring | None,
 ) -> Iterator[Variant]:
-    """All that is left out for one person, in the order in which their prompts share most of their beginnings.
+    """All that is left out for one person, in the order in which prompts share most of their beginnings.
 
     Args:
-        history: What the person did; events whose items the catalogue lacks say nothing and are not left out.
+        history: What the person did; what the catalogue lacks says nothing and is not left out.
         now: Context of "now".
+        listed: The items to be explained, by their ids.
         catalog: Tells the titles.
         said: The words of the line for "now" by feature; empty without a language model. Place and device are left out
             in any case, for a prior may know of them.
@@ -61,42 +68,32 @@ def variants(
     """
     if scoring is not None and scoring.name == "fused":
         for what, deaf in (("the model", replace(scoring, gamma=0.0)), ("the prior", replace(scoring, beta=0.0))):
-            without = Evidence(kind="voice", what=what, change=0.0)
-            yield Variant(without=without, history=history, now=now, scoring=deaf)
+            yield Variant(without=Evidence(kind="voice", what=what), history=history, now=now, scoring=deaf)
 
     words = {"place": place(now), "device": device(now)} | dict(said)
     for feature in FEATURES:
         if word := words.get(feature):
-            without = Evidence(kind="context", what=word, change=0.0, feature=feature)
-            less = replace(
-                now,
-                place=None if feature == "place" else now.place,
-                device=None if feature == "device" else now.device,
+            yield Variant(
+                without=Evidence(kind="context", what=word, feature=feature),
+                history=history,
+                now=replace(
+                    now,
+                    place=None if feature == "place" else now.place,
+                    device=None if feature == "device" else now.device,
+                ),
+                silent=feature,
             )
-            yield Variant(without=without, history=history, now=less, silent=feature)
 
-    moments, zone = history.moments, history.at.tzinfo
-    events = [(i, item) for i, moment in enumerate(moments) for item in moment.item_ids if item in catalog.row]
-    for i, item in reversed(events[-MAX_EVENTS:]):
-        without = Evidence(
-            kind="event",
-            what=catalog.items[catalog.row[item]].title,
-            change=0.0,
-            item_id=item,
-            at=moments[i].at.astimezone(zone),
-        )
-        rest = tuple(other for other in moments[i].item_ids if other != item)
-        kept = [replace(moments[i], item_ids=rest)] if rest else []
-        left = replace(history, moments=(*moments[:i], *kept, *moments[i + 1 :]))
-        yield Variant(without=without, history=left, now=now)
-
-    if older := events[:-MAX_EVENTS]:
-        first = events[-MAX_EVENTS][0]
-        rest = tuple(item for i, item in events[-MAX_EVENTS:] if i == first)
-        left = replace(history, moments=(replace(moments[first], item_ids=rest), *moments[first + 1 :]))
-        what = f"{len(older):,} older event{'s' * (len(older) > 1)}"
-        without = Evidence(kind="older", what=what, change=0.0, at=moments[older[-1][0]].at.astimezone(zone))
-        yield Variant(without=without, history=left, now=now)
+    events = [(item, m.at) for m in history.moments for item in m.item_ids if item in catalog.row]
+    first, last = dict(reversed(events)), dict(events)
+    latest = sorted(last, key=last.__getitem__, reverse=True)
+    tried = list(dict.fromkeys([*[item for item in listed if item in last][: MAX_ITEMS // 2], *latest]))[:MAX_ITEMS]
+    for item in sorted(tried, key=first.__getitem__, reverse=True):
+        title = catalog.items[catalog.row[item]].title
+        yield _without(history, now, {item}, Evidence(kind="item", what=title, item_id=item))
+    if others := set(last).difference(tried):
+        what = f"all {len(others):,} other items" if len(others) > 1 else "one other item"
+        yield _without(history, now, others, Evidence(kind="others", what=what))
 
 
 def explained(
@@ -120,13 +117,24 @@ def explained(
         ]
         items.append(replace(item, evidence=tuple(sorted(found, key=lambda one: -one.change))))
     notes = [
-        f"The latest {MAX_EVENTS} events were left out one by one, the {variant.without.what} together."
+        f"Of the history, {MAX_ITEMS} items were left out one by one, {variant.without.what} together."
         for variant in left_out
-        if variant.without.kind == "older"
+        if variant.without.kind == "others"
     ]
     return replace(
         answer,
         items=tuple(items),
         timings_s={**answer.timings_s, "explain": seconds},
         notes=(*answer.notes, *notes),
+    )
+
+
+def _without(history: History, now: Context, items: Collection[str], what: Evidence) -> Variant:
+    """A history in which these items never were; a moment that had nothing else is gone."""
+    kept = [replace(m, item_ids=tuple(item for item in m.item_ids if item not in items)) for m in history.moments]
+    dropped = [m.at for m in history.moments for item in m.item_ids if item in items]
+    return Variant(
+        without=replace(what, n_events=len(dropped), at=dropped[-1].astimezone(history.at.tzinfo)),
+        history=replace(history, moments=tuple(moment for moment in kept if moment.item_ids)),
+        now=now,
     )

@@ -42,7 +42,7 @@ class Query:
     which others are among them."""
     explain: bool = False
     """Whether to tell what speaks for each item: see `Evidence`. Costs about as much as asking again for each piece of
-    it, 43 times at most."""
+    it, 36 times at most."""
 
     def __post_init__(self) -> None:
         if (self.near is None) != (self.within_km is None):
@@ -76,17 +76,19 @@ class Query:
 class Evidence:
     """What one thing that is known does to an item: it was left out, and the same question asked again."""
 
-    kind: Literal["event", "older", "context", "voice"]
-    """One event of the history; all older ones together; a word of the line for "now"; the model or the prior."""
+    kind: Literal["item", "others", "context", "voice"]
+    """An item of the history, with all events of it; all items that were not left out alone; a word of the line for
+    "now"; the model or the prior."""
     what: str
-    """The item of the event by its title, how many older events, the word, ``the model`` or ``the prior``."""
-    change: float
-    """The item's log-probability minus what it is without this, nats: above 0 it speaks for the item, below 0 against
-    it. Infinite where the item would have no probability without it."""
+    """The item's title, how many others, the word, ``the model`` or ``the prior``."""
+    change: float = 0.0
+    """The log-probability minus what it is without this, nats: above 0 it speaks for the item, below 0 against it.
+    Infinite where there would be no probability without it."""
     item_id: str | None = None
-    """Of the event."""
+    n_events: int | None = None
+    """How many events of the history were left out."""
     at: datetime | None = None
-    """When it happened, of older events the last, on the person's own clock."""
+    """When the last of them happened, on the person's own clock."""
     feature: str | None = None
     """Of the word: ``weekday``, ``place`` …"""
 

@@ -578,6 +578,7 @@ class Recommender:
         found = variants(
             draft.history,
             draft.now,
+            [item.item_id for item in answer.items],
             catalog=self.catalog,
             said=draft.prompt.said if draft.prompt else {},
             scoring=self.scoring if engine else None,

@@ -48,7 +48,7 @@ def test_the_baseline_reads_what_was_known_before_the_target(
     folder.mkdir()
     for name, rows in tables.items():
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-    assert load("sasrec").plain_data(load("finetune").Amazon(tmp_path, str(tiny_model))) == {
+    assert load("sasrec").plain_data(load("rows").Amazon(tmp_path, str(tiny_model))) == {
         "items": ["1", "2", "3"],
         "train": [["1", "2"]],
         "valid": [{"history": ["1", "2"], "target": "3", "seen": []}],

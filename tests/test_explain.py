@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,12 +20,11 @@ import pytest
 from genrec.catalog import Catalog
 from genrec.decoding.scoring import Scoring
 from genrec.engines.transformers import TransformersEngine
-from genrec.events import Context, Event, batch, items_of
-from genrec.explain import MAX_EVENTS
+from genrec.events import Context, Event, Item, batch, items_of
+from genrec.explain import MAX_ITEMS
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
 from genrec.priors.popularity import Popularity
-from genrec.priors.sequence import Sequence
 from genrec.prompt import bundled_prompts, load_template
 from genrec.recommendation import Query, Recommendation
 from genrec.recommender import Recommender
@@ -34,6 +33,8 @@ from tests.support import corner_shop
 from tests.support.corner_shop import NEW_YORK
 
 LATER = datetime(2025, 6, 16, 19, tzinfo=NEW_YORK)
+LAST_BEER = datetime(2025, 6, 13, 20, tzinfo=NEW_YORK)  # of bob's
+ONLY_MILK = datetime(2025, 6, 7, 20, tzinfo=NEW_YORK)
 IDS = [item.item_id for item in corner_shop.ITEMS]
 SCORINGS = [Scoring(name="joint"), Scoring(name="masked"), Scoring(name="fused", gamma=0.7)]
 
@@ -102,38 +103,30 @@ def test_the_prior_alone_explains_itself(store: Store, prior: Popularity) -> Non
     assert beer.title == "Beer"
     # bob bought beer 3 times of 4; everybody's share of it is 3.5 / 16.5, and a purchase of one's own weighs as much
     share = 3.5 / 16.5
-    one_beer, milk = log((3 + share) / 5) - log((2 + share) / 4), log((3 + share) / 5) - log((3 + share) / 4)
-    assert [(one.what, one.at, one.change) for one in beer.evidence or ()] == [
-        ("Beer", datetime(2025, 6, 13, 20, tzinfo=NEW_YORK), pytest.approx(one_beer)),
-        ("Beer", datetime(2025, 6, 7, 20, tzinfo=NEW_YORK), pytest.approx(one_beer)),
-        ("Beer", datetime(2025, 6, 6, 20, tzinfo=NEW_YORK), pytest.approx(one_beer)),
-        ("Milk", datetime(2025, 6, 7, 20, tzinfo=NEW_YORK), pytest.approx(milk)),
+    assert [(one.kind, one.what, one.n_events, one.at, one.change) for one in beer.evidence or ()] == [
+        ("item", "Beer", 3, LAST_BEER, pytest.approx(log((3 + share) / 5) - log(share / 2))),
+        ("item", "Milk", 1, ONLY_MILK, pytest.approx(log((3 + share) / 5) - log((3 + share) / 4))),
     ]
-    assert one_beer > 0 > milk
-    assert {one.kind for one in beer.evidence or ()} == {"event"}
     assert answer.timings_s["explain"] > 0
 
 
 @pytest.mark.parametrize("scoring", [None, *SCORINGS])
-@pytest.mark.parametrize(("user", "day", "item"), [("bob", 13, "i-beer"), ("ann", 9, "i-milk"), ("ann", 2, "i-bread")])
-def test_an_event_changes_what_recommending_without_it_gives(
+@pytest.mark.parametrize(("user", "item"), [("bob", "i-beer"), ("bob", "i-milk"), ("ann", "i-bread")])
+def test_an_item_changes_what_recommending_without_it_gives(
     store: Store,
     prior: Popularity,
     engine: TransformersEngine,
     tmp_path: Path,
     scoring: Scoring | None,
     user: str,
-    day: int,
     item: str,
 ) -> None:
     options = {"engine": engine, "scoring": scoring} if scoring else {}
     answer = recommender(store, prior, **options).recommend(user, at=LATER, explain=True)
-    rest = [e for e in corner_shop.events() if (e.user_id, e.at.day, e.item_id) != (user, day, item)]
-    assert len(rest) == len(corner_shop.events()) - 1
+    rest = [e for e in corner_shop.events() if (e.user_id, e.item_id) != (user, item)]
     with shop(tmp_path, rest) as poorer:
         without = recommender(poorer, prior, **options).recommend(user, at=LATER, candidates=IDS)
-    [at] = {e.at for e in corner_shop.events() if (e.user_id, e.at.day) == (user, day)}
-    found = changes(answer, kind="event", item_id=item, at=at)
+    found = changes(answer, kind="item", item_id=item, n_events=len(corner_shop.events()) - len(rest))
     assert found == pytest.approx(difference(answer, without), abs=1e-6)
     assert max(map(abs, found.values())) > 1e-4
 
@@ -199,13 +192,21 @@ def test_what_speaks_most_for_an_item_stands_first_and_nothing_is_said_unasked(
     why, plain = asked.recommend_many([Query(user_id=u, at=LATER, explain=u == "ann") for u in ("ann", "bob")])
     for item in why.items:
         assert all(one.change >= other.change for one, other in pairwise(item.evidence or ()))
-        assert len(item.evidence or ()) == 7 + 3 + 2  # events, words, voices
+        assert len(item.evidence or ()) == 2 + 3 + 2  # milk and bread, words, voices
     assert all(item.evidence is None for item in plain.items)
     assert "evidence" not in json.dumps(plain.to_dict())
     assert "explain" not in plain.timings_s
     shown = json.loads(json.dumps(why.to_dict()))["items"][0]["evidence"]
-    [milk] = [one for one in shown if one["kind"] == "event" and one["at"] == "2025-06-04T09:00:00-04:00"]
-    assert milk.keys() == {"kind", "what", "change", "item_id", "at"}
+    [milk] = [one for one in shown if one["what"] == "Milk"]
+    change = milk.pop("change")
+    assert milk == {
+        "kind": "item",
+        "what": "Milk",
+        "item_id": "i-milk",
+        "n_events": 4,
+        "at": "2025-06-14T09:00:00-04:00",
+    }
+    assert isinstance(change, float)
 
 
 def test_a_stranger_has_nothing_but_the_moment(store: Store, prior: Popularity, engine: TransformersEngine) -> None:
@@ -224,43 +225,52 @@ def test_what_is_filtered_stays_filtered(store: Store, prior: Popularity) -> Non
     answer = asked.recommend("cat", at=LATER, exclude_seen=True, explain=True)
     everything = asked.recommend("cat", at=LATER, explain=True)
     assert {item.title for item in answer.items} == {"Beer", "Tea"}
-    by_item = {item.item_id: item.evidence for item in everything.items}
-    assert all(item.evidence == by_item[item.item_id] for item in answer.items)
+    by_item = {item.item_id: set(item.evidence or ()) for item in everything.items}
+    assert all(set(item.evidence or ()) == by_item[item.item_id] for item in answer.items)
 
 
-def long_log(n: int) -> list[Event]:
-    """Eve takes every item in turn, two a day."""
+N_LONG = MAX_ITEMS + 10
+"""Things that eve has had: the first one five times, the last ones latest."""
+
+
+@contextmanager
+def long_shop(folder: Path, left_out: Collection[str] = ()) -> Iterator[Store]:
+    items = [Item(item_id=f"i{n}", title=f"thing {n}") for n in range(N_LONG + 3)]
+    days = [0] * 4 + list(range(N_LONG))
     start = datetime(2025, 3, 1, 9, tzinfo=NEW_YORK)
-    return [
-        Event(
-            user_id="eve", item_id=IDS[i % 5], at=start + timedelta(days=i // 2), context=Context(place="corner shop")
-        )
-        for i in range(n)
+    events = [
+        Event(user_id="eve", item_id=f"i{n}", at=start + timedelta(days=day))
+        for day, n in enumerate(days)
+        if f"i{n}" not in left_out
     ]
+    with Store.open(folder / f"{len(events)}.db") as store:
+        store.put("items", [batch("items", items)])
+        store.append([batch("events", events)], source="long")
+        yield store
 
 
 @pytest.mark.parametrize("scoring", [None, SCORINGS[-1]])
-def test_of_a_long_history_the_older_part_is_left_out_together(
+def test_of_a_long_history_the_list_and_the_latest_are_left_out_alone_and_the_rest_together(
     engine: TransformersEngine, tmp_path: Path, scoring: Scoring | None
 ) -> None:
     options = {"engine": engine, "scoring": scoring} if scoring else {}
-    events, prior = long_log(75), Sequence()
-    for name in ("long", "short"):
-        (tmp_path / name).mkdir()
-    with shop(tmp_path / "long", events) as store:
-        prior.fit(Catalog.of(corner_shop.ITEMS), store.events())
-        answer = recommender(store, prior, **options).recommend("eve", at=LATER, explain=True)
-    alone = {(one.item_id, one.at) for one in answer.items[0].evidence or () if one.kind == "event"}
-    latest = [event for event in events if (event.item_id, event.at) in alone]
-    assert latest[-MAX_EVENTS + 1 :] == events[-MAX_EVENTS + 1 :]  # and one of the two of the day before
-    with shop(tmp_path / "short", latest) as younger:
-        without = recommender(younger, prior, **options).recommend("eve", at=LATER, candidates=IDS)
-    found = changes(answer, kind="older", what="43 older events", at=events[42].at)
+    listed, prior = [f"i{n}" for n in range(16)], Popularity(strength=1.0)
+    with long_shop(tmp_path) as store:
+        catalog = Catalog.of(items_of(store.items()))
+        prior.fit(catalog, store.events())
+        answer = recommender(store, prior, **options).recommend("eve", at=LATER, candidates=listed, k=16, explain=True)
+    alone = {one.item_id for one in answer.items[0].evidence or () if one.kind == "item"}
+    best, latest = {item.item_id for item in answer.items[:12]}, {f"i{n}" for n in range(N_LONG - 12, N_LONG)}
+    assert alone == best | latest
+    assert len(alone) == MAX_ITEMS
+    rest = {f"i{n}" for n in range(N_LONG)} - alone
+    with long_shop(tmp_path, rest) as shorter:
+        without = recommender(shorter, prior, **options).recommend("eve", at=LATER, candidates=listed, k=16)
+    found = changes(answer, kind="others", what="all 10 other items")
     assert found == pytest.approx(difference(answer, without), abs=1e-6)
-    assert [sum(one.kind == "event" for one in item.evidence or ()) for item in answer.items] == [MAX_EVENTS] * 5
-    assert answer.notes[-1] == "The latest 32 events were left out one by one, the 43 older events together."
+    assert answer.notes[-1] == "Of the history, 24 items were left out one by one, all 10 other items together."
     if scoring:  # all variants begin alike, and what they share is read once
-        assert answer.usage["n_cached_tokens"] > 2 * answer.usage["n_computed_tokens"]
+        assert answer.usage["n_cached_tokens"] > answer.usage["n_computed_tokens"]
 
 
 def test_a_server_explains_as_a_program_does(store: Store, prior: Popularity, engine: TransformersEngine) -> None:
@@ -299,7 +309,7 @@ def test_what_an_item_would_be_impossible_without(
     answer = recommender(store, prior, **options).recommend("bob", at=LATER, candidates=["i-milk"], explain=True)
     [milk] = answer.items
     [had] = [one for one in milk.evidence or () if one.change == inf]
-    assert (had.what, had.kind) == ("Milk", "event")
+    assert (had.what, had.kind) == ("Milk", "item")
     json.dumps(answer.to_dict(), allow_nan=False)
     assert had.to_dict()["change"] is None
 
@@ -308,4 +318,4 @@ def test_events_without_an_item_say_nothing(prior: Popularity, tmp_path: Path) -
     gone = Event(user_id="bob", item_id="i-gone", at=corner_shop.events()[0].at)
     with shop(tmp_path, [*corner_shop.events(), gone]) as store:
         answer = recommender(store, prior).recommend("bob", at=LATER, explain=True)
-    assert [one.item_id for one in answer.items[0].evidence or ()] == ["i-beer", "i-beer", "i-beer", "i-milk"]
+    assert [one.item_id for one in answer.items[0].evidence or ()] == ["i-beer", "i-milk"]

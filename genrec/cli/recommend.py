@@ -205,12 +205,17 @@ def because(item: RankedItem, at: datetime) -> str:
     """What speaks for an item and against it, in one sentence; changes in nats."""
     for_it, against, voices = list[str](), list[str](), list[str]()
     for one in item.evidence or ():
-        when = f" ({_ago((at.date() - one.at.date()).days)})" if one.at and one.kind == "event" else ""
+        when = ""
+        if one.kind == "item" and one.at:
+            times = f"{one.n_events} times, last " if one.n_events != 1 else ""
+            when = f" ({times}{_ago((at.date() - one.at.date()).days)})"
         said = f"{plain(one.what)[:40]}{when} {one.change:+.2f}"
         if one.kind == "voice":
             voices.append(said)
-        elif abs(one.change) >= TELLS:
-            (for_it if one.change > 0 else against).append(said)
+        elif one.change >= TELLS:
+            for_it.append(said)
+        elif one.change <= -TELLS and one.kind != "others":
+            against.append(said)
     parts = [f"because of: {', '.join(for_it[:3])}" if for_it else "nothing alone speaks for it"]
     parts += [f"in spite of: {against[-1]}"] if against else []
     return "; ".join([*parts, *([", ".join(voices)] if voices else [])])

@@ -67,12 +67,12 @@ def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
         words: Of this moment.
         previous: Of the moment written on the line before; None for the first line, which is written in full.
     """
-    new = news(words, previous)
+    new = said(words, previous)
     day = " ".join(new.pop(f) for f in ("weekday", "part_of_day") if f in new)
     return ", ".join(filter(None, [day, *new.values()]))
 
 
-def news(words: Mapping[str, str], previous: Mapping[str, str] | None) -> dict[str, str]:
+def said(words: Mapping[str, str], previous: Mapping[str, str] | None) -> dict[str, str]:
     """The words that a history line says, by feature; as for `line`."""
     return {f: word for f, word in words.items() if word and (previous is None or previous.get(f) != word)}
 

@@ -9,7 +9,7 @@ has to do with an item is its share. Knows distributions only, nothing of how th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import groupby
@@ -63,10 +63,7 @@ class Blend(Prior):
         if cases:
             cut = pa.scalar(min(case.at for case, _, _ in cases), pa.timestamp("us", "UTC"))
             self._fit_voices(catalog, [batch.filter(pc.less(batch["at"], cut)) for batch in batches])
-        choices = [
-            (self._said(lambda voice, h=h, now=now: voice.log_mass(h, now)).astype(np.float32), np.ones(1), row)
-            for h, now, row in cases
-        ]
+        choices = [(self._said(history, now).astype(np.float32), np.ones(1), row) for history, now, row in cases]
         self.weights = np.full(len(self.members), 1 / len(self.members))
         kept = np.arange(len(self.members))
         while len(kept):
@@ -81,11 +78,11 @@ class Blend(Prior):
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
-        return normalised(self.weights @ self._said(lambda voice: voice.log_mass(history, now)))
+        return normalised(self.weights @ self._said(history, now))
 
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
         """The same, by voices that have seen nothing of the person; see `Prior.log_mass_held_out`."""
-        return normalised(self.weights @ self._said(lambda voice: voice.log_mass_held_out(history, now)))
+        return normalised(self.weights @ self._said(history, now, held_out=True))
 
     def shares(self, history: History, now: Context, row: int) -> dict[str, float]:
         """How much each voice has to do with an item being likelier than the average one.
@@ -98,7 +95,7 @@ class Blend(Prior):
         Returns:
             By name, from 0 to 1; they sum to one, or are all 0 where no voice speaks for the item.
         """
-        said = self._said(lambda voice: voice.log_mass(history, now))
+        said = self._said(history, now)
         terms = np.maximum(self.weights * (said[:, row] - said.mean(axis=1)), 0)
         return dict(zip(self.members, (terms / (terms.sum() or 1.0)).tolist(), strict=True))
 
@@ -108,9 +105,10 @@ class Blend(Prior):
         for voice in self.voices.values():
             voice.fit(catalog, batches)
 
-    def _said(self, say: Callable[[Prior], np.ndarray]) -> np.ndarray:
+    def _said(self, history: History, now: Context, *, held_out: bool = False) -> np.ndarray:
         """What each voice says of each item, nats. Shape ``(n_members, n_items)``."""
-        found = [say(self.voices[name]) for name in self.members]
+        voices = [self.voices[name] for name in self.members]
+        found = [(one.log_mass_held_out if held_out else one.log_mass)(history, now) for one in voices]
         n_items = max(len(said) for said in found)
         found = [np.maximum(said, said.max() - _LEAST) for said in found]
         return np.stack([np.pad(said, (0, n_items - len(said)), constant_values=said.min()) for said in found])

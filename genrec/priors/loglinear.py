@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -133,10 +133,11 @@ def _offset(at: datetime, zone: ZoneInfo) -> np.timedelta64:
     return np.timedelta64(at.replace(tzinfo=UTC).astimezone(zone).utcoffset(), "us")
 
 
-def _numbers(names: pa.Array, numbers: dict[str | None, int]) -> np.ndarray:
+def _numbers(names: pa.Array, numbers: dict[Any, int]) -> np.ndarray:
     coded = names.dictionary_encode(null_encoding="encode")
     number = np.array([numbers.setdefault(name, len(numbers)) for name in coded.dictionary.to_pylist()], np.int64)
-    return number[coded.indices.to_numpy()]
+    found: np.ndarray = number[coded.indices.to_numpy()]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,18 +246,16 @@ class LogLinear(Prior):
         self._learn()
 
     def _past(self, history: History, now: Context, *, later: bool) -> Past:
-        row, rows, at, local = self._catalog.row, [], [], []
-        for moment in history.moments:
-            known = [row[item] for item in moment.item_ids if item in row]
-            rows += known
-            at += [instant(moment.at)] * len(known)
-            local += [_on_the_wall(moment.at, moment.context.time_zone or now.time_zone)] * len(known)
+        row, moments = self._catalog.row, history.moments
+        known = [[row[item] for item in moment.item_ids if item in row] for moment in moments]
+        sizes = [len(some) for some in known]
+        walls = [_naive(moment.at, moment.context.time_zone or now.time_zone) for moment in moments]
         return Past(
-            rows=np.array(rows, np.int64),
-            at=np.array(at, "datetime64[us]"),
-            local=np.array(local, "datetime64[us]"),
+            rows=np.array([one for some in known for one in some], np.int64),
+            at=np.repeat(np.array([_naive(moment.at, None) for moment in moments], "datetime64[us]"), sizes),
+            local=np.repeat(np.array(walls, "datetime64[us]"), sizes),
             now=instant(history.at),
-            now_local=_on_the_wall(history.at, now.time_zone),
+            now_local=np.datetime64(_naive(history.at, now.time_zone), "us"),
             person=self._log.users.get(history.user_id, -1),
             later=later,
         )
@@ -338,5 +337,6 @@ def normalised(log_weights: np.ndarray) -> np.ndarray:
     return found
 
 
-def _on_the_wall(at: datetime, zone: str | None) -> np.datetime64:
-    return np.datetime64(at.astimezone(ZoneInfo(zone) if zone else UTC).replace(tzinfo=None), "us")
+def _naive(at: datetime, zone: str | None) -> datetime:
+    """What a clock in that zone says, UTC where it is unknown."""
+    return at.astimezone(ZoneInfo(zone) if zone else UTC).replace(tzinfo=None)

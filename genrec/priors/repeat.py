@@ -138,6 +138,7 @@ def _shifted(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], values[:-1]])
 
 
-def _is_weekend(local: np.ndarray) -> np.ndarray:
-    days: np.ndarray = local.astype("datetime64[D]").astype(np.int64)  # since a Thursday
-    return (days + 3) % 7 >= 5
+def _is_weekend(local: np.ndarray | np.datetime64) -> np.ndarray:
+    days = np.asarray(local, "datetime64[D]").astype(np.int64)  # since a Thursday
+    weekend: np.ndarray = (days + 3) % 7 >= 5
+    return weekend

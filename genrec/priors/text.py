@@ -8,6 +8,7 @@ Speaks of items that nobody took yet, which counts cannot. Knows titles and the 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class Text(Scored):
         if self.embedding and titles:
             embedder = Embedder(model_folder(self.embedding))
             vectors = TextVectors.of(titles, embedder, cache=cache_folder() / "vectors").values
-            self._like = lambda row: vectors @ vectors[row]
+            self._like: Callable[[int], np.ndarray] = lambda row: vectors @ vectors[row]
         else:
             self._like = Words(titles).like
 

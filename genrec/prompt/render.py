@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from genrec.catalog import BAR, SEPARATOR, EncodedCatalog
-from genrec.context import Feature, Words, line, news
+from genrec.context import Feature, Words, line, said
 from genrec.errors import PromptError
 from genrec.events import Context, User
 from genrec.history import History, Moment
@@ -271,7 +271,7 @@ class _Writer:
         while True:
             [ids] = self._contexts([text := line(words, before)])
             if len(ids) <= budget or not words:
-                return _Line(text=f"{text} {BAR}".lstrip(), ids=ids, said=news(words, before))
+                return _Line(text=f"{text} {BAR}".lstrip(), ids=ids, said=said(words, before))
             words.popitem()
 
     def window(self, budget: int) -> list[_Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +13,28 @@ import pytest
 from click.testing import CliRunner
 
 from genrec.cli import main
-from genrec.config import create_workspace
 from genrec.evaluation import judge as judge_module
-from genrec.events import Event, Item, batch
+from genrec.events import Event
 from genrec.history import History
 from genrec.recommendation import Query
 from genrec.recommender import Recommender
-from genrec.store import Store
 from genrec.workspace import open_workspace
 from tests.support.cli import genrec
-from tests.support.people import ITEMS
-
-START = datetime(2024, 1, 1, 8, tzinfo=UTC)
+from tests.support.people import ITEMS, OPENING, shop
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_model: Path) -> Path:
     """Sixty people who take the items in turn; who is late begins with an item nobody had."""
-    folder = tmp_path / "shop"
-    create_workspace(
-        folder, {"model": str(tiny_model), "engine": "transformers", "dtype": "float32", "prior": "sequence"}
+    return shop(
+        tmp_path / "shop",
+        60,
+        Event(user_id="late", item_id="novelty", at=OPENING + timedelta(days=8)),
+        model=str(tiny_model),
+        engine="transformers",
+        dtype="float32",
+        prior="sequence",
     )
-    with Store.open(folder / "genrec.db") as store:
-        store.put("items", [batch("items", [Item(item_id=name, title=name) for name in (*ITEMS, "novelty")])])
-        events = [
-            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=START + timedelta(days=i, hours=p % 9))
-            for p in range(60)
-            for i in range(8)
-        ]
-        events.append(Event(user_id="late", item_id="novelty", at=START + timedelta(days=8)))
-        store.append([batch("events", events)], source="test")
-    return folder
 
 
 def test_ways_are_compared_on_the_same_people(workspace: Path, tmp_path: Path) -> None:
@@ -81,7 +72,7 @@ def test_ways_are_compared_on_the_same_people(workspace: Path, tmp_path: Path) -
 
 
 def test_a_place_is_that_of_the_list(workspace: Path) -> None:
-    at = START + timedelta(days=8, hours=8)
+    at = OPENING + timedelta(days=8, hours=8)
     queries = [Query(user_id=f"p{p:02}", at=at, k=11, exclude_seen=bool(p % 2)) for p in range(8)]
     with open_workspace(workspace) as opened:
         for engine, scoring in (("none", None), ("transformers", "joint"), ("transformers", "fused")):

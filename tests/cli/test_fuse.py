@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from genrec.cli import main
-from genrec.config import create_workspace
-from genrec.events import Event, Item, batch
-from genrec.store import Store
 from genrec.workspace import open_workspace
 from tests.support.cli import genrec
-from tests.support.people import ITEMS
-
-START = datetime(2024, 1, 1, 8, tzinfo=UTC)
+from tests.support.people import shop
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_model: Path) -> Path:
     """Sixty people who take the items in turn, which the prior knows and a model with random weights does not."""
-    folder = tmp_path / "shop"
-    settings = {"model": str(tiny_model), "engine": "transformers", "dtype": "float32", "prior": "sequence"}
-    create_workspace(folder, settings)
-    with Store.open(folder / "genrec.db") as store:
-        store.put("items", [batch("items", [Item(item_id=name, title=name) for name in ITEMS])])
-        events = [
-            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=START + timedelta(days=i, hours=p % 9))
-            for p in range(60)
-            for i in range(8)
-        ]
-        store.append([batch("events", events)], source="test")
-    return folder
+    return shop(tmp_path / "shop", 60, model=str(tiny_model), engine="transformers", dtype="float32", prior="sequence")
 
 
 def test_an_untuned_model_gets_weights_of_its_own(workspace: Path) -> None:

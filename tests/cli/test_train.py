@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from genrec.cli import main
-from genrec.config import create_workspace
 from genrec.errors import ModelError
 from genrec.events import Event, Item, batch
 from genrec.store import Store
 from genrec.workspace import open_workspace
 from tests.support.cli import genrec
-from tests.support.people import ITEMS
+from tests.support.people import ITEMS, OPENING, shop
 
-START = datetime(2024, 1, 1, 8, tzinfo=UTC)
 QUICK = ["--rank", "4", "--epochs", "4", "--learning-rate", "0.01", "--set", "step_tokens=600", "--cases", "10"]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_model: Path) -> Path:
     """Forty people who take the items in turn, which popularity cannot know."""
-    folder = tmp_path / "shop"
-    create_workspace(folder, {"model": str(tiny_model), "engine": "transformers", "dtype": "float32"})
-    with Store.open(folder / "genrec.db") as store:
-        store.put("items", [batch("items", [Item(item_id=name, title=name) for name in ITEMS])])
-        events = [
-            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=START + timedelta(days=i, hours=p % 9))
-            for p in range(40)
-            for i in range(8)
-        ]
-        store.append([batch("events", events)], source="test")
-    return folder
+    return shop(tmp_path / "shop", 40, model=str(tiny_model), engine="transformers", dtype="float32")
 
 
 def test_people_become_an_adapter_that_answers(workspace: Path) -> None:
@@ -55,9 +43,9 @@ def test_people_become_an_adapter_that_answers(workspace: Path) -> None:
     with open_workspace(workspace) as opened:
         recommender = opened.recommender()
         assert recommender.scoring.gamma == card["gamma"]
-        likes = recommender.recommend("p00", at=START + timedelta(days=8, hours=8), k=3)
+        likes = recommender.recommend("p00", at=OPENING + timedelta(days=8, hours=8), k=3)
     with open_workspace(workspace, adapter="none") as opened:
-        plain = opened.recommender().recommend("p00", at=START + timedelta(days=8, hours=8), k=3)
+        plain = opened.recommender().recommend("p00", at=OPENING + timedelta(days=8, hours=8), k=3)
     assert [i.logprob for i in likes.items] != [i.logprob for i in plain.items]
 
     genrec("adapters", "use", "none", workspace=workspace)
@@ -72,12 +60,12 @@ def test_an_adapter_learns_on_from_what_has_happened_since(workspace: Path) -> N
     assert "Bring new events in" in nothing_new.output
     with Store.open(workspace / "genrec.db") as store:
         events = [
-            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=START + timedelta(days=i, hours=p % 9))
+            Event(user_id=f"p{p:02}", item_id=ITEMS[(p + i) % len(ITEMS)], at=OPENING + timedelta(days=i, hours=p % 9))
             for p in range(20)
             for i in range(8, 16)
         ]
         events += [  # who has been idle since
-            Event(user_id=f"q{q:02}", item_id=ITEMS[(q + i) % len(ITEMS)], at=START + timedelta(days=i))
+            Event(user_id=f"q{q:02}", item_id=ITEMS[(q + i) % len(ITEMS)], at=OPENING + timedelta(days=i))
             for q in range(60)
             for i in range(3)
         ]

@@ -82,8 +82,8 @@ def test_an_answer_is_explained_where_that_was_asked_for(client: httpx2.Client) 
     queries = [{"user_id": "bob", "at": AT, "k": 1, "explain": explain} for explain in (True, False)]
     explained, plain = recommend(client, queries=queries)["answers"]
     [best], [same] = explained["items"], plain["items"]
-    events = {(one["what"], one["at"][8:10]) for one in best["evidence"] if one["kind"] == "event"}
-    assert events == {("Beer", "07"), ("Beer", "08"), ("Milk", "08"), ("Beer", "14")}  # bob's clock is UTC
+    had = {one["what"]: one["n_events"] for one in best["evidence"] if one["kind"] == "item"}
+    assert had == {"Beer": 3, "Milk": 1}
     assert best["item_id"] == same["item_id"]
     assert "evidence" not in same
 

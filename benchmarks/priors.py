@@ -1,0 +1,510 @@
+"""What the untrained voices are worth, alone and blended, on data sets with their own protocols.
+
+    python benchmarks/priors.py --dataset foursquare-nyc --data DIR
+    python benchmarks/priors.py --dataset speed               # what an answer costs, on made-up people
+
+Options are chosen from small grids by likelihood on validation cases; the best single prior is the one that is best
+there; the test cases are looked at once. Every list is ranked over the whole catalogue. Results go to
+`benchmarks/results/<data set>/priors.json`. DIR holds a folder a data set:
+
+- foursquare-nyc `events.parquet` (user_id, location_id, start_day, start_min, weekday, split), `items.parquet`: the
+  check-ins in New York of Yang et al. 2014, as split by published work on LLMs for locations
+- smartthings-fr `windows.parquet` (window, household_chain, position, weekday, hours, action), `actions.parquet`:
+  device actions in French homes, in windows of ten
+- online-retail `events.parquet` (customer_id, invoice, at, item_id), `items.parquet`: UCI Online Retail
+- amazon-industrial, movielens-100k: as in `finetune.py`
+- complete-journey comes with the plugin genrec-completejourney
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rows import RESULTS, Amazon
+
+from genrec.bench.report import Book
+from genrec.catalog import Catalog
+from genrec.decoding.search import place_by_weight
+from genrec.evaluation.metrics import difference, hit_rate, summary
+from genrec.events import Context, Event, Item, batch, items_of
+from genrec.history import History, moments
+from genrec.plugins import Registry
+from genrec.priors.base import Prior
+from genrec.priors.blend import Blend
+
+GRIDS: dict[str, dict[str, list[Any]]] = {
+    "popularity": {"strength": [3.0, 30.0, 300.0]},
+    "sequence": {"decay": [0.4, 0.6, 0.8]},
+    "repeat": {"half_life": [15.0, 40.0, 120.0]},
+    "basket": {"n_last": [1, 3, 8]},
+    "ease": {"ridge": [30.0, 100.0, 300.0]},
+    "neighbours": {"shrink": [3.0, 10.0, 30.0]},
+    "text": {"decay": [0.6, 0.8]},
+}
+"""What is chosen from, prior by prior."""
+MAX_EVENTS = 1000
+"""Events of a history that are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A choice that judges."""
+
+    history: History
+    """What came before; at the instant of the choice, as far as that is told."""
+    now: Context
+    item_id: str
+    cluster: str
+    """Whose cases hang together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is learned from, and the cases that judge it."""
+
+    learn: list[Event]
+    cases: list[Case]
+
+    @cached_property
+    def batches(self) -> list[pa.RecordBatch]:
+        """What is learned from, as priors take it."""
+        return [batch("events", self.learn)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A fold, an origin or a seed: where options are chosen, and where they are judged."""
+
+    tune: Part
+    test: Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set under its protocol."""
+
+    items: list[Item]
+    rounds: list[Round]
+    """Each is fitted anew; all are judged together."""
+    options: dict[str, dict[str, Any]] | None = None
+    """Options of priors that the protocol asks for."""
+    held_out: bool = False
+    """Whether others may count whenever it was: where the protocol leaves out each person's last items."""
+    unseen: bool = False
+    """Whether what the person has already is left out of the lists."""
+
+
+def cases_of(
+    events: Iterable[Event],
+    split: str,
+    *,
+    max_events: int = MAX_EVENTS,
+    cluster: Callable[[str], str] = str,
+    told: Callable[[datetime, datetime], datetime] = lambda at, last: at,
+) -> list[Case]:
+    """Moments of a split, as cases: the first item by hash, told from what the person did before.
+
+    Args:
+        events: All; `Event.action` says which split each is of.
+        split: Which judges.
+        max_events: Most events of a history.
+        cluster: From a person to whose cases hang together.
+        told: What is told of the instant, given the last one before it.
+    """
+    by_user: dict[str, list[Event]] = {}
+    for event in events:
+        by_user.setdefault(event.user_id, []).append(event)
+    found = []
+    for user, own in by_user.items():
+        own.sort(key=lambda event: event.at)
+        judged = {event.at for event in own if event.action == split}
+        past = moments(own)
+        sizes = np.cumsum([0, *(len(moment.item_ids) for moment in past)])
+        for i, moment in enumerate(past):
+            if i and moment.at in judged:
+                first = min(int(np.searchsorted(sizes, sizes[i] - max_events)), i - 1)
+                at = told(moment.at, past[i - 1].at)
+                history = History(user_id=user, user=None, at=at, moments=past[first:i])
+                now = Context(time_zone=moment.context.time_zone)
+                found.append(Case(history=history, now=now, item_id=moment.item_ids[0], cluster=cluster(user)))
+    return found
+
+
+def part(events: list[Event], learn: Sequence[str], judge: str, **how: Any) -> Part:
+    """Splits that are learned from, and one that judges."""
+    return Part(learn=[e for e in events if e.action in learn], cases=cases_of(events, judge, **how))
+
+
+def foursquare(data: Path, told: Callable[[datetime, datetime], datetime], *, clock: bool) -> Data:
+    """Check-ins, 60/20/20 by time, rolling histories.
+
+    Days count from each person's first, so everybody is moved by whole weeks until the test begins in the same one.
+    What happened in the same minute keeps its order, a second apart.
+    """
+    rows = pq.read_table(data / "foursquare-nyc" / "events.parquet").to_pylist()
+    weekday = {row["user_id"]: (row["weekday"] - row["start_day"]) % 7 for row in rows}
+    begins: dict[int, int] = {}
+    for row in rows:
+        if row["split"] == "test":
+            begins.setdefault(row["user_id"], (row["start_day"] + weekday[row["user_id"]]) // 7)
+    monday = datetime(2013, 1, 7, tzinfo=UTC)
+    minutes: Counter[tuple[int, datetime]] = Counter()
+    events = []
+    for row in rows:
+        user = row["user_id"]
+        day = row["start_day"] + weekday[user] - 7 * begins[user]
+        minute = monday + timedelta(days=day, minutes=row["start_min"])
+        at = minute + timedelta(seconds=minutes[user, minute])
+        minutes[user, minute] += 1
+        events.append(Event(user_id=str(user), item_id=str(row["location_id"]), at=at, action=row["split"]))
+    places = pq.read_table(data / "foursquare-nyc" / "items.parquet")["location_id"].to_pylist()
+    return Data(
+        items=[Item(item_id=str(place), title=f"place {place}") for place in places],
+        rounds=[
+            Round(
+                tune=part(events, ["train"], "valid", told=told),
+                test=part(events, ["train", "valid"], "test", told=told),
+            )
+        ],
+        options={"repeat": {"clock": clock}},
+    )
+
+
+def slot(at: datetime, last: datetime) -> datetime:
+    """The middle of the three hours that an instant lies in, but after the last event."""
+    begin = at.replace(hour=at.hour // 3 * 3, minute=0, second=0)
+    return max(begin + timedelta(hours=1.5), last + timedelta(minutes=1))
+
+
+def smartthings(data: Path) -> Data:
+    """The tenth of ten device actions; five folds by chain of windows, a fifth of the rest to tune on.
+
+    Weekday and three hours are all that is known of an instant: each action is put at the next such, the tenth of
+    every window in the same week.
+    """
+    table = pq.read_table(data / "smartthings-fr" / "windows.parquet").sort_by(
+        [("window", "ascending"), ("position", "ascending")]
+    )
+    days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+    monday, week = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=7)
+    windows: list[list[Event]] = []
+    chain: dict[str, str] = {}
+    for window, rows in itertools.groupby(table.to_pylist(), key=lambda row: row["window"]):
+        own: list[Event] = []
+        at = monday
+        for row in rows:
+            begin = timedelta(days=days.index(row["weekday"]), hours=int(row["hours"].split("-")[0]))
+            slot_at = monday + begin
+            while slot_at + timedelta(hours=3) <= at:
+                slot_at += week
+            at = max(slot_at, at + timedelta(minutes=1) if own else slot_at)
+            own.append(Event(user_id=str(window), item_id=row["action"], at=at))
+            chain[str(window)] = str(row["household_chain"])
+        back = (at - monday) // week * week
+        windows.append([replace(event, at=event.at - back) for event in own])
+    chains = sorted(set(chain.values()), key=lambda name: hashlib.blake2b(name.encode()).digest())
+    fold = {name: i % 5 for i, name in enumerate(chains)}
+    rounds = []
+    for n in range(5):
+        splits = {n: "test", (n + 1) % 5: "valid"}
+        events = []
+        for own in windows:
+            split = splits.get(fold[chain[own[0].user_id]], "train")
+            context = "train" if split == "train" else f"{split} context"
+            events += [replace(event, action=context) for event in own[:-1]] + [replace(own[-1], action=split)]
+        learned = ["train", "valid context", "valid"]
+        rounds.append(
+            Round(
+                tune=part(events, ["train"], "valid", cluster=chain.__getitem__),
+                test=part(events, learned, "test", cluster=chain.__getitem__),
+            )
+        )
+    names = pq.read_table(data / "smartthings-fr" / "actions.parquet")["action"].to_pylist()
+    more = {name: {"n_fit": 6000} for name in GRIDS if name != "popularity"}  # most of them are no tenth action
+    return Data(items=[Item(item_id=name, title=name) for name in names], rounds=rounds, options=more)
+
+
+def retail(data: Path) -> Data:
+    """The next invoice of a customer: 80 % of all invoices, 10 % to tune on, 10 % to judge, by time."""
+    rows = pq.read_table(data / "online-retail" / "events.parquet").to_pylist()
+    first = {row["invoice"]: row["at"] for row in reversed(rows)}
+    instants = sorted(first.values())
+    valid, test = (instants[int(share * len(instants))] for share in (0.8, 0.9))
+    events = []
+    for user, item, invoice in {(row["customer_id"], row["item_id"], row["invoice"]): None for row in rows}:
+        at = first[invoice]
+        split = "train" if at < valid else "valid" if at < test else "test"
+        events.append(Event(user_id=str(user), item_id=item, at=at.replace(tzinfo=UTC), action=split))
+    items = pq.read_table(data / "online-retail" / "items.parquet").to_pylist()
+    return Data(items=[Item(**row) for row in items], rounds=[by_time(events)])
+
+
+def by_time(events: list[Event]) -> Round:
+    """What is called train, valid and test."""
+    return Round(tune=part(events, ["train"], "valid"), test=part(events, ["train", "valid"], "test"))
+
+
+def groceries(data: Path) -> Data:
+    """The next basket of 300 households; three origins, the month before each to tune on and the one after to judge."""
+    from genrec_completejourney import CompleteJourney
+
+    from genrec.sources.base import Report
+
+    source = CompleteJourney()
+    events = [
+        Event(
+            user_id=row["user_id"],
+            item_id=row["item_id"],
+            at=row["at"],
+            context=Context(time_zone=row["time_zone"]),
+        )
+        for rows in source.read("events", Report())
+        for row in rows.select(["user_id", "item_id", "at", "time_zone"]).to_pylist()
+    ]
+    rounds = []
+    for month in (6, 8, 10):
+        valid, test, end = (datetime(2017, month + n, 1, tzinfo=UTC) for n in range(3))
+        named = [
+            replace(e, action="train" if e.at < valid else "valid" if e.at < test else "test")
+            for e in events
+            if e.at < end
+        ]
+        rounds.append(by_time(named))
+    return Data(items=list(items_of(source.read("items", Report()))), rounds=rounds)
+
+
+def movielens(data: Path) -> Data:
+    """The last five films of each person, the five before to tune on; five orders of what has the same time stamp."""
+    from rows import MovieLens
+
+    whole = MovieLens(data, "smollm2-135m")
+    rounds = []
+    for seed in range(5):
+        events = []
+        for person in whole._whole:
+            ordered = sorted(
+                person.moments,
+                key=lambda m: (
+                    m.at.replace(microsecond=0),
+                    hashlib.blake2b(f"{seed} {person.user_id} {m.item_ids[0]}".encode()).digest(),
+                ),
+            )
+            for i, moment in enumerate(ordered):
+                left = len(ordered) - i
+                events.append(
+                    Event(
+                        user_id=person.user_id,
+                        item_id=moment.item_ids[0],
+                        at=moment.at.replace(microsecond=0) + timedelta(microseconds=i),
+                        action="test" if left <= 5 else "valid" if left <= 10 else "train",
+                    )
+                )
+        test = part(events, ["train", "valid"], "test", max_events=10_000)
+        tune = rounds[0].tune if rounds else part(events, ["train"], "valid", max_events=10_000)
+        rounds.append(Round(tune=tune, test=test))
+    return Data(items=whole.catalog.items[:], rounds=rounds, held_out=True, unseen=True)
+
+
+def amazon(data: Path) -> Data:
+    """The rows that MiniOneRec released; learned from what of the training period their histories show."""
+    whole = Amazon(data, "smollm2-135m")
+    learn = [
+        Event(user_id=person.user_id, item_id=moment.item_ids[0], at=moment.at)
+        for person in whole.people
+        for moment in person.moments
+    ]
+    tune, test = (
+        Part(
+            learn=learn,
+            cases=[
+                Case(
+                    history=case.before(-1),
+                    now=Context(),
+                    item_id=case.moments[-1].item_ids[0],
+                    cluster=case.user_id,
+                )
+                for case in whole.cases(split)
+            ],
+        )
+        for split in ("valid", "test")
+    )
+    return Data(
+        items=whole.catalog.items[:], rounds=[Round(tune=tune, test=test)], options={"repeat": {"clock": False}}
+    )
+
+
+DATA: dict[str, dict[str, Callable[[Path], Data]]] = {
+    "foursquare-nyc": {
+        "time unknown": lambda data: foursquare(data, lambda at, last: last + timedelta(seconds=1), clock=False),
+        "three hours known": lambda data: foursquare(data, slot, clock=True),
+        "time known": lambda data: foursquare(data, lambda at, last: at, clock=True),
+    },
+    "smartthings-fr": {"": smartthings},
+    "online-retail": {"": retail},
+    "complete-journey": {"": groceries},
+    "movielens-100k": {"": movielens},
+    "amazon-industrial": {"": amazon},
+}
+"""The ways in which each data set is asked."""
+
+
+def say(prior: Prior, case: Case, data: Data) -> np.ndarray:
+    """Log-probability of each item."""
+    return (prior.log_mass_held_out if data.held_out else prior.log_mass)(case.history, case.now)
+
+
+def some(cases: list[Case], n: int) -> list[Case]:
+    """So many cases drawn by chance, all when 0."""
+    return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))[: n or len(cases)]]
+
+
+def tuned(data: Data, n_cases: int, name: str) -> tuple[dict[str, Any], float]:
+    """The options of a prior under which validation cases are likeliest, and how many nats each takes then."""
+    catalog, asked = Catalog.of(data.items), (data.options or {}).get(name, {})
+    found = []
+    for values in itertools.product(*GRIDS[name].values()):
+        options = asked | dict(zip(GRIDS[name], values, strict=True))
+        nats = []
+        for part in {id(one.tune): one.tune for one in data.rounds}.values():
+            prior = Registry().build("priors", name, options)
+            prior.fit(catalog, part.batches)
+            nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
+        found.append((float(np.mean(nats)), options))
+    nats, options = min(found, key=lambda one: one[0])
+    click.echo(f"{name}: {nats:.4f} nats on validation cases with {options}")
+    return options, nats
+
+
+def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """Places of the test cases' targets by one prior of each round, whose cases they are, and the figures."""
+    row = {item.item_id: i for i, item in enumerate(data.items)}
+    ranks, nats, people = [], [], []
+    spent_s = 0.0
+    for prior, one in zip(fitted, data.rounds, strict=True):
+        for case in some(one.test.cases, n_cases):
+            started_s = time.perf_counter()
+            log_mass = say(prior, case, data)
+            spent_s += time.perf_counter() - started_s
+            live = None
+            if data.unseen:
+                live = np.ones(len(row), bool)
+                live[[row[item] for moment in case.history.moments for item in moment.item_ids]] = False
+            target = row[case.item_id]
+            ranks.append(place_by_weight(log_mass, target, live))
+            nats.append(-float(log_mass[target]))
+            people.append(case.cluster)
+    hits, whose = hit_rate(np.array(ranks), 1), np.unique(people, return_inverse=True)[1]
+    figures = {
+        **summary(ranks, people),
+        "HR@1 over people": round(float((np.bincount(whose, hits) / np.bincount(whose)).mean()), 4),
+        "HR@5": round(float(hit_rate(np.array(ranks), 5).mean()), 4),
+        "nats": round(float(np.mean(nats)), 4),
+        "ms a case": round(1000 * spent_s / len(ranks), 2),
+    }
+    return np.array(ranks), people, figures
+
+
+def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int, n_test: int) -> None:
+    """Tune, fit, place and compare, in one way of asking."""
+    label = f"{way}: " if way else ""
+    options = {name: (data.options or {}).get(name, {}) for name in names}
+    valid = dict.fromkeys(names, 0.0)
+    for name in names if n_tune else ():
+        options[name], valid[name] = tuned(data, n_tune, name)
+    best = min(valid, key=lambda name: valid[name])
+    catalog, registry = Catalog.of(data.items), Registry()
+    blends = []
+    for one in data.rounds:
+        blends.append(Blend.of({name: registry.build("priors", name, options[name]) for name in names}))
+        blends[-1].fit(catalog, one.test.batches)
+        click.echo(f"{label}blend: {dict(zip(names, blends[-1].weights.round(3).tolist(), strict=True))}")
+    priors = {name: [blend.voices[name] for blend in blends] for name in names}
+    everyone: dict[str, Sequence[Prior]] = {**priors, "blend": blends} if len(names) > 1 else {**priors}
+    found: dict[str, tuple[np.ndarray, list[str]]] = {}
+    for name, fitted in everyone.items():
+        ranks, people, row = placed(fitted, data, n_test)
+        found[name] = ranks, people
+        how: dict[str, Any] = {"options": options.get(name, {}), "valid nats": valid.get(name, 0.0)}
+        if name == "blend":
+            how = {"weights": [dict(zip(names, blend.weights.round(3).tolist(), strict=True)) for blend in blends]}
+        book.add(label + name, lambda row=row, how=how: {**row, **how})
+    for name in (name for name in everyone if name != best):
+        book.add(f"{label}{name} - {best}", lambda name=name: difference(found[name][0], *found[best]))
+
+
+def speed(book: Book) -> None:
+    """What an answer costs: 100 people over 10,000 made-up items, after 100,000 events of 2,000 people."""
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(800)]
+    items = [Item(item_id=str(i), title=" ".join([*rng.choice(words, 4), str(i)])) for i in range(10_000)]
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    events = [
+        Event(user_id=str(i % 2000), item_id=str(int(10_000 * rng.random() ** 3)), at=start + timedelta(minutes=3 * i))
+        for i in range(100_000)
+    ]
+    catalog, end = Catalog.of(items), start + timedelta(days=300)
+    own: dict[str, list[Event]] = {}
+    for event in events:
+        own.setdefault(event.user_id, []).append(event)
+    people = [History(user_id=str(i), user=None, at=end, moments=moments(own[str(i)])) for i in range(100)]
+    registry = Registry()
+    blend = Blend.of({name: registry.build("priors", name) for name in GRIDS})
+    started_s = time.perf_counter()
+    blend.fit(catalog, [batch("events", events)])
+    fit_s = time.perf_counter() - started_s
+    for name, prior in {**blend.voices, "blend": blend}.items():
+
+        def answer(prior: Prior = prior, name: str = name) -> dict[str, Any]:
+            each = []
+            for person in people:
+                began_s = time.perf_counter()
+                prior.log_mass(person, Context())
+                each.append(1000 * (time.perf_counter() - began_s))
+            fitted = {"fit_s": round(fit_s, 1)} if name == "blend" else {}
+            return {"median ms": round(float(np.median(each)), 2), "slowest ms": round(max(each), 2), **fitted}
+
+        book.add(name, answer)
+
+
+@click.command(help=__doc__)
+@click.option("--dataset", type=click.Choice([*DATA, "speed"]), required=True)
+@click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
+@click.option("--prior", "names", multiple=True, type=click.Choice(list(GRIDS)), help="All when none is named.")
+@click.option("--way", help="One of the ways in which the data set is asked; all when omitted.")
+@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round; 0 tunes nothing.")
+@click.option("--cases", default=0, show_default=True, help="Test cases of a round, drawn by chance; 0 for all.")
+@click.option("--name", default="priors", show_default=True, help="Names the file of results.")
+def main(
+    dataset: str, data: Path, names: tuple[str, ...], way: str | None, tune_cases: int, cases: int, name: str
+) -> None:
+    """What the untrained voices are worth."""
+    folder = "made-up" if dataset == "speed" else dataset
+    book = Book(
+        RESULTS / folder / f"{name}.json",
+        stage=name,
+        dataset=folder,
+        settings={"tune_cases": tune_cases, "cases": cases, "max_events": MAX_EVENTS, "grids": GRIDS},
+        say=click.echo,
+    )
+    if dataset == "speed":
+        speed(book)
+    for asked, read in DATA.get(dataset, {}).items():
+        if way in (None, asked):
+            measure(book, read(data), asked, names or tuple(GRIDS), tune_cases, cases)
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,7 @@ EPOCHS = {"every": 5, "epochs": 100, "patience": 10}
 @click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Keeps the environment and the results.")
 @click.option("--tune", default=",".join(GRID), show_default=True, help="Which settings, in which order.")
-@click.option("--seeds", default=5, show_default=True)
+@click.option("--seeds", type=click.IntRange(2), default=5, show_default=True)
 def main(dataset: str, data: Path, work: Path, tune: str, seeds: int) -> None:
     """Tune SASRec, place the test rows' targets, and say how far it is from ours."""
     rows = DATA[dataset](data, "smollm2-135m")

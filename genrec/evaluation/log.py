@@ -34,7 +34,7 @@ class Log:
     users: Sequence[str]
     """Ids of people, by their numbers."""
     item_ids: Sequence[str]
-    """Ids of items, by their numbers: the catalogue's rows, then what it lacks."""
+    """Ids of items, by their numbers: the catalogue's rows, then what events name besides."""
     n_items: int
     """How many the catalogue has."""
     user: np.ndarray
@@ -92,7 +92,7 @@ class Log:
         )
 
     @classmethod
-    def of(cls, learned: Iterable[History], cases: Sequence[History], catalog: Catalog) -> Log:
+    def of(cls, learned: Iterable[History], cases: Iterable[History], catalog: Catalog) -> Log:
         """From people of a split that is given: all they did is learned from; of cases the last moment is held out.
 
         Args:
@@ -114,10 +114,6 @@ class Log:
                         (user, items.setdefault(item_id, len(items)), at_us, clock, held_out)
                         for item_id in moment.item_ids
                     ]
-        for case in cases:  # what is not learned from has a number too
-            for moment in case.moments:
-                for item_id in moment.item_ids:
-                    items.setdefault(item_id, len(items))
         columns = np.array(rows, np.int64).reshape(-1, 5).T
         return cls(
             users=list(users),

@@ -213,6 +213,9 @@ def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, jud
 @click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="transformers")
 @click.option("--ways", "every", default="prior,model,both", show_default=True, help="What to rank with.")
 @click.option("--part", "share", default="0/1", show_default=True, help="1/2: place the second half of the rows alone.")
+@click.option(
+    "--live", is_flag=True, help="Let the prior count what was chosen before each row, as a running store would."
+)
 def test_(
     dataset: str,
     data: Path,
@@ -224,12 +227,16 @@ def test_(
     engine_name: str,
     every: str,
     share: str,
+    live: bool,
 ) -> None:
     """Place the targets of published rows exactly."""
     from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
 
     rows = DATA[dataset](data, model)
+    if live:
+        rows.go_live()
+    run = f"{name}-live" if live else name
     everything = rows.cases(split)
     easy = followers(everything)
     numbers = random.Random(1).sample(range(len(everything)), cases) if cases else range(len(everything))
@@ -237,8 +244,8 @@ def test_(
     target = np.array([rows.catalog.row[case.moments[-1].item_ids[0]] for case in chosen])
     people = [case.user_id for case in chosen]
     book = Book(
-        RESULTS / dataset / f"{split}-{name}.json",
-        stage=f"{split}-{name}",
+        RESULTS / dataset / f"{split}-{run}.json",
+        stage=f"{split}-{run}",
         dataset=dataset,
         settings={"model": model, "cases": len(chosen), "engine": engine_name},
         say=click.echo,
@@ -256,7 +263,7 @@ def test_(
             {n: everything[n] for n in numbers},
             {way: scorings[way] for way in asked},
             lambda: {"vllm": VllmEngine, "transformers": TransformersEngine}[engine_name](folder, model=name),
-            work / dataset / name / split,
+            work / dataset / name / (f"{split}-live" if live else split),
             (part, n_parts),
             fingerprint(folder),
         )
@@ -283,7 +290,7 @@ def test_(
         }
 
     if split == "test":
-        look(dataset, f"test-{name}: {every}", len(chosen))
+        look(dataset, f"test-{run}: {every}", len(chosen))
     for way in ways:
         book.add(way, lambda way=way: rank(way))
     found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}

@@ -77,10 +77,28 @@ class Rows:
     @cached_property
     def prior(self) -> Sequence:
         """The prior, fitted to the events that are learned from."""
-        events = [(h.user_id, m.item_ids[0], m.at) for h in self.people for m in h.moments]
+        return self._fitted(Sequence(), self.people)
+
+    def go_live(self) -> None:
+        """Let the prior count what is held out, too, as a store that runs would.
+
+        What it learned to weigh stays as it was. Each choice counts from the day after it on, because who was first on
+        a day is not known.
+        """
+        later = [
+            replace(case, moments=(replace(last, at=last.at.replace(hour=23, minute=59)),))
+            for split in ("valid", "test")
+            for case in self.cases(split)
+            for last in case.moments[-1:]
+        ]
+        weights = self.prior.weights
+        self.prior = self._fitted(Sequence(n_fit=0), [*self.people, *later])
+        self.prior.weights = weights
+
+    def _fitted(self, prior: Sequence, people: list[History]) -> Sequence:
+        events = [(h.user_id, m.item_ids[0], m.at) for h in people for m in h.moments]
         users, items, instants = zip(*events, strict=True)
         at = pa.array(instants, pa.timestamp("us", "UTC"))
-        prior = Sequence()
         prior.fit(self.catalog, [pa.RecordBatch.from_pydict({"user_id": users, "item_id": items, "at": at})])
         return prior
 

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from genrec.errors import TrainingError
+from genrec.events import SCHEMAS
 from genrec.history import History, read_history
 from genrec.store import Store
 
@@ -25,7 +29,7 @@ class Split:
     learn: list[History]
     """People as they were at the cut."""
     fit: list[History]
-    """Cases that weights are fitted to: the last moment is the target."""
+    """Cases that weights are fitted to: the last moment is the target, and of it what the catalogue has."""
     judge: list[History]
     """Cases of other people, that judge."""
     future: frozenset[str]
@@ -54,29 +58,36 @@ def split_by_time(
     Raises:
         TrainingError: If that leaves nothing to learn from or nobody to judge by.
     """
-    last = store.summary().last_at
-    if last is None:
+    schema = pa.schema([SCHEMAS["events"].field(name) for name in ("user_id", "item_id", "at")])
+    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.events()], schema)
+    if not len(events):
         raise TrainingError("the store holds no events", hint="Bring some in: genrec import SOURCE")
-    end = last + timedelta(microseconds=1)
-    everybody = [read_history(store, user, end, max_events=max_events) for user in store.user_ids()]
-    instants = sorted(moment.at for person in everybody for moment in person.moments)
+    instants = events.group_by(["user_id", "at"]).aggregate([])["at"].sort().to_pylist()
     cut, stop = (
-        instants[min(math.ceil((1 - some) * len(instants)), len(instants) - 1)] if some else end
+        instants[min(math.ceil((1 - some) * len(instants)), len(instants) - 1)]
+        if some
+        else instants[-1] + timedelta(microseconds=1)
         for some in (share, until)
     )
-    seen = {item for person in everybody for m in person.moments if m.at < cut for item in m.item_ids}
-    later = {item for person in everybody for m in person.moments if m.at >= cut for item in m.item_ids}
-    learn, halves = [], ([], [])  # type: tuple[list[History], tuple[list[History], list[History]]]
-    for person in sorted(everybody, key=lambda one: hashlib.blake2b(one.user_id.encode(), digest_size=8).digest()):
-        before = tuple(moment for moment in person.moments if moment.at < cut)
-        if before:
-            learn.append(replace(person, at=cut, moments=before))
-        for i, moment in enumerate(person.moments):
-            if cut <= moment.at < stop and any(known(item) for item in moment.item_ids):
-                half = halves[hashlib.blake2b(person.user_id.encode(), digest_size=1).digest()[0] % 2]
-                if len(half) < n_cases:
-                    half.append(replace(person, at=moment.at, moments=person.moments[: i + 1]))
-                break
+    is_before = pc.less(events["at"], cut)
+    before, after = events.filter(is_before), events.filter(pc.invert(is_before))
+    seen, later = (set(pc.unique(some["item_id"]).to_pylist()) for some in (before, after))
+    there = pa.array([item for item in seen | later if known(item)], pa.string())
+    is_case = pc.and_(pc.less(after["at"], stop), pc.is_in(after["item_id"].cast(pa.string()), there))
+    first = after.filter(is_case).group_by("user_id").aggregate([("at", "min")])
+    first_at = dict(zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True))
+    learners = set(pc.unique(before["user_id"]).to_pylist())
+    learn, halves = [], ([], [])  # type: list[History], tuple[list[History], list[History]]
+    for user in sorted(learners | set(first_at), key=lambda one: _hash(one, 8)):
+        if user in learners:
+            learn.append(read_history(store, user, cut, max_events=max_events))
+        half = halves[_hash(user, 1)[0] % 2]
+        if user in first_at and len(half) < n_cases:
+            at = first_at[user]
+            person = read_history(store, user, at + timedelta(microseconds=1), max_events=max_events)
+            *past, now = person.moments
+            chosen = tuple(item for item in now.item_ids if known(item))
+            half.append(replace(person, at=at, moments=(*past, replace(now, item_ids=chosen))))
     if not learn or not halves[0] or not halves[1]:
         raise TrainingError(
             f"cut at {cut:%Y-%m-%d %H:%M}, {len(learn)} people are left to learn from and "
@@ -84,3 +95,7 @@ def split_by_time(
             hint="It takes a few people with several moments each, spread over time.",
         )
     return Split(cut=cut, learn=learn, fit=halves[0], judge=halves[1], future=frozenset(later - seen))
+
+
+def _hash(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()

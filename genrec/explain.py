@@ -29,7 +29,7 @@ from genrec.history import History
 from genrec.recommendation import Evidence, Recommendation
 
 MAX_ITEMS = 24
-"""Most items of a history that are left out one by one: half of them those on the list, the rest the latest."""
+"""Most items of a history that are left out one by one: those on the list, up to half, then the latest."""
 
 
 @dataclass(frozen=True, kw_only=True)

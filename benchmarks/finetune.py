@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -592,13 +592,13 @@ def figures(ranks: np.ndarray, people: list[str], follows: np.ndarray) -> dict[s
 
 def followers(cases: list[History]) -> set[int]:
     """Cases whose history shows the target of another case of the same person and day: they are easy."""
-    targets: dict[tuple[str, Any], set[str]] = {}
+    targets: dict[tuple[str, date], set[str]] = {}
     for case in cases:
-        targets.setdefault((case.user_id, case.at), set()).add(case.moments[-1].item_ids[0])
+        targets.setdefault((case.user_id, case.at.date()), set()).add(case.moments[-1].item_ids[0])
     found = set()
     for i, case in enumerate(cases):
         had = {m.item_ids[0] for m in case.moments[:-1]}
-        if (targets[case.user_id, case.at] - {case.moments[-1].item_ids[0]}) & had:
+        if (targets[case.user_id, case.at.date()] - {case.moments[-1].item_ids[0]}) & had:
             found.add(i)
     return found
 

@@ -5,8 +5,9 @@
 
 Trains what `finetune.py train` trains on, with RecTools' implementation; tunes it on validation rows, one setting after
 the other; places the targets of the test rows once, with five seeds; and writes paired differences to all rows that
-`finetune.py test` has left for the data set. DIR and the data sets: see `finetune.py`. WORK keeps RecTools in an
-environment of its own, made when it is missing, and all that was trained, so that a stopped run goes on.
+`finetune.py test` has left for the data set. Half of the items with a target's score stand above it; items that nobody
+was trained on have no score and come last, as one tie. DIR and the data sets: see `finetune.py`. WORK keeps RecTools in
+an environment of its own, made when it is missing, and the outcome of every training, so that a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ EPOCHS = {"every": 5, "epochs": 100, "patience": 10}
 @click.option("--dataset", type=click.Choice(list(DATA)), default="amazon-industrial", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Keeps the environment and the results.")
-@click.option("--tune", default=",".join(GRID), show_default=True, help="Which settings, in which order.")
-@click.option("--seeds", type=click.IntRange(2), default=5, show_default=True)
-def main(dataset: str, data: Path, work: Path, tune: str, seeds: int) -> None:
+@click.option(
+    "--tune", type=click.Choice(list(GRID)), multiple=True, default=list(GRID), help="Which settings; all when omitted."
+)
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+def main(dataset: str, data: Path, work: Path, tune: tuple[str, ...], seeds: int) -> None:
     """Tune SASRec, place the test rows' targets, and say how far it is from ours."""
     rows = DATA[dataset](data, "smollm2-135m")
     python, folder = environment(work / "rectools"), work / dataset
@@ -60,7 +63,7 @@ def main(dataset: str, data: Path, work: Path, tune: str, seeds: int) -> None:
         RESULTS / dataset / "sasrec.json",
         stage="sasrec",
         dataset=dataset,
-        settings={**fixed, "validation": EPOCHS, "seeds": seeds, "requirements": pinned},
+        settings={**fixed, "validation": EPOCHS, "tuned": tune, "seeds": seeds, "requirements": pinned},
         say=click.echo,
     )
 
@@ -75,7 +78,7 @@ def main(dataset: str, data: Path, work: Path, tune: str, seeds: int) -> None:
         return result
 
     best, found = START, look(START)
-    for key in tune.split(","):
+    for key in tune:
         for value in GRID[key]:
             tried = look({**best, key: value})
             if tried["NDCG@10"] > found["NDCG@10"]:
@@ -93,9 +96,9 @@ def main(dataset: str, data: Path, work: Path, tune: str, seeds: int) -> None:
         ranks += result["ranks"]
         single.append(judged)
     everyone = people * seeds  # so that an interval draws a person with all seeds
-    spread = {m: round(float(np.std([row[m] for row in single], ddof=1)), 4) for m in ("HR@1", "HR@10", "NDCG@10")}
+    spread = {m: round(float(np.std([row[m] for row in single])), 4) for m in ("HR@1", "HR@10", "NDCG@10")}
     mean = figures(np.array(ranks), everyone, np.tile(follows, seeds))
-    book.add(f"sasrec, {seeds} seeds", lambda: {**mean, "n": len(cases), "deviation": spread})
+    book.add(f"sasrec, mean of {seeds}", lambda: {**mean, "n": len(cases), "deviation": spread})
     for name, ours in placed(dataset, len(cases)):
         book.add(f"{name} - sasrec", lambda ours=ours: difference(ours * seeds, ranks, everyone))
 

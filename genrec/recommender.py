@@ -270,10 +270,11 @@ class Recommender:
             by_prior: Leave the engine out, for instance because it is down.
 
         Raises:
-            ConfigError: If the query's `at` cannot be read.
+            ConfigError: If the query's `at` cannot be read, or the prior is to answer and there is none.
             EngineError: If the engine fails; no part of a list is ever given for the whole.
         """
-        by_prior = by_prior and self.prior is not None and self.chat is None
+        if by_prior and self.prior is None:
+            raise ConfigError("there is no prior that could answer", hint='Set scoring = "fused" in genrec.toml.')
 
         def prepare() -> _Draft:
             draft = self._look_back(query, _ignore)

@@ -159,41 +159,37 @@ class _Memory:
     """Places by origin and way, in a file while a run is under way: a line of JSON for each stretch of cases."""
 
     def __init__(self, file: Path | None) -> None:
-        self.file, self._lines = file, {}  # type: Path | None, dict[str, list[dict[str, Any]]]
+        self.file, self._lines = file, {}  # type: Path | None, dict[tuple[str, int], dict[str, Any]]
         for line in file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []:
             try:
                 one = json.loads(line)
-            except json.JSONDecodeError:  # the run was stopped while it wrote
-                break
-            self._lines.setdefault(one["way"], []).append(one)
+            except json.JSONDecodeError:  # a run was stopped while it wrote
+                continue
+            self._lines[one["way"], one["first"]] = one
 
     def places(
         self, way: str, recommender: Recommender, cases: Sequence[History], advance: Callable[[int], None]
     ) -> _Found:
         found = _Found()
-        for line in self._lines.get(way, []):
+        while some := cases[len(found.places) : len(found.places) + _AT_ONCE]:
+            first = len(found.places)
+            line = self._lines.get((way, first))
+            if line is None:
+                started_s, before = time.perf_counter(), _n_tokens(recommender)
+                line = {"way": way, "first": first, "places": places(recommender, some)}
+                line |= {"seconds": time.perf_counter() - started_s, "n_tokens": _n_tokens(recommender) - before}
+                self._keep(line)
             found.places += line["places"]
             found.seconds += line["seconds"]
             found.n_tokens += line["n_tokens"]
-        advance(len(found.places))
-        while some := cases[len(found.places) : len(found.places) + _AT_ONCE]:
-            started_s, before = time.perf_counter(), _n_tokens(recommender)
-            new = places(recommender, some)
-            line = {
-                "way": way,
-                "places": new,
-                "seconds": time.perf_counter() - started_s,
-                "n_tokens": _n_tokens(recommender) - before,
-            }
-            if self.file:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                with self.file.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(line) + "\n")
-            found.places += new
-            found.seconds += line["seconds"]
-            found.n_tokens += line["n_tokens"]
-            advance(len(new))
+            advance(len(line["places"]))
         return found
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        if self.file:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as out:
+                out.write("\n" + json.dumps(line))  # behind a line that was cut off, on one of its own
 
     def forget(self) -> None:
         if self.file:

@@ -16,6 +16,8 @@ import numpy as np
 
 Interval = tuple[float, float]
 """Lower and upper end."""
+FEW = 10
+"""So many people at least can tell two rankings apart; of fewer, drawing them says nothing."""
 
 
 def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
@@ -157,6 +159,6 @@ def difference(
         found[name] = {
             "difference": round(float(values.mean()), 4),
             "interval": [round(low, 4), round(high, 4)],
-            "tied": low <= 0 <= high,
+            "tied": low <= 0 <= high or len(set(people)) < FEW,
         }
     return found

@@ -274,10 +274,12 @@ class Session:
         judge, fit = self.steps(self.judged, Options()), self.steps(self.cases(self.split.fit), Options())
         nats: dict[str, float] = {}
         gamma, beta = self._weigh(lm, fit, judge, nats, "model")
-        del lm
+        lm.to("cpu")  # the engine that judges wants a GPU for itself
+        torch.cuda.empty_cache()
         card = self._card(name, gamma, beta)
         if old:
-            card = replace(old, gamma=card.gamma, beta=card.beta, prior=card.prior)
+            known = {"created_at": card.created_at, "data": card.data} if old.method == "none" else {}
+            card = replace(old, gamma=card.gamma, beta=card.beta, prior=card.prior, **known)
         ranks = {"prior": self.ranks(None, Scoring())}
         engine = self.engine(since if is_adapted else None)
         try:
@@ -297,6 +299,7 @@ class Session:
     ) -> tuple[float, float]:
         """Fit gamma and beta to some steps; put the nats of prior, model and both on others under their names."""
         gamma, beta, _ = fit_weights(choice_logits(model, fit), fit)
+        gamma, beta = (0.0, 1.0) if gamma < 0 else (gamma, max(beta, 0.0))  # a model that is wrong has no say
         judged = choice_logits(model, judge)
         for key, weights in {"prior": (0.0, 1.0), way: (1.0, 0.0), "both": (gamma, beta)}.items():
             nats[key] = mean_loss(judged, judge, *weights)
@@ -316,8 +319,8 @@ class Session:
             method="none",
             rank=0,
             objective="",
-            gamma=round(max(gamma, 0.0), 4),
-            beta=round(max(beta, 0.0), 4),
+            gamma=round(gamma, 4),
+            beta=round(beta, 4),
             prior=self.prior_name,
             data={"before": self.split.cut.isoformat()},
             licence=_licence(self.base),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from genrec.errors import EngineError
+from genrec.errors import ConfigError, EngineError
 from genrec.recommendation import Query, Recommendation
 from genrec.serve.errors import ServeError, as_serve_error, timed_out
 
@@ -100,7 +100,10 @@ class Desk:
             except EngineError as error:
                 if not (self.prior_when_down and error.retryable):
                     raise
-                answer = await self.recommender.answer(query, by_prior=True)
+                try:
+                    answer = await self.recommender.answer(query, by_prior=True)
+                except ConfigError:  # there is no prior
+                    raise error from None
                 note = f"The language model could not be asked ({error}): the prior answered alone."
                 answer = replace(answer, notes=(*answer.notes, note))
         if 0 < len(answer.items) < query.k:  # an empty list comes with a note of its own

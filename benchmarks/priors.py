@@ -233,8 +233,7 @@ def smartthings(data: Path) -> Data:
             )
         )
     names = pq.read_table(data / "smartthings-fr" / "actions.parquet")["action"].to_pylist()
-    more = {name: {"n_fit": 6000} for name in GRIDS if name != "popularity"}  # most of them are no tenth action
-    return Data(items=[Item(item_id=name, title=name) for name in names], rounds=rounds, options=more)
+    return Data(items=[Item(item_id=name, title=name) for name in names], rounds=rounds)
 
 
 def retail(data: Path) -> Data:

@@ -18,6 +18,8 @@ from genrec.priors.loglinear import Past
 from genrec.priors.scored import Scored
 from genrec.priors.sequence import VISIT
 
+_MOST = 50  # items of a moment that are looked at, for some hold hundreds
+
 
 @dataclass(kw_only=True)
 class Basket(Scored):
@@ -33,7 +35,7 @@ class Basket(Scored):
     """Moments with an item that speak for it at most, the latest ones."""
 
     def __post_init__(self) -> None:
-        if not (self.n_last >= 1 and 0 < self.decay <= 1 and self.shrink > 0 and self.n_moments >= 1 <= 1 + self.n_fit):
+        if not (min(self.n_last, self.n_moments) >= 1 and 0 < self.decay <= 1 and self.shrink > 0 <= self.n_fit):
             raise ConfigError(
                 "the prior 'basket' needs n_last and n_moments from 1, decay in (0, 1], shrink above 0, n_fit from 0"
             )
@@ -43,12 +45,11 @@ class Basket(Scored):
         """Remember which moments hold which items, by moment and by item."""
         super()._learn()
         log = self._log
-        begins = (np.diff(log.user, prepend=-1) != 0) | (np.diff(log.at, prepend=log.at[:1]) != np.timedelta64(0))
-        self._start = np.append(np.flatnonzero(begins), len(log.at))
+        self._start = np.append(log.start, len(log.at))
         """First event of each moment, and the end of all."""
-        self._when, self._whose = log.at[self._start[:-1]], np.append(log.user[self._start[:-1]], -1)
+        self._when, self._whose = log.at[log.start], np.append(log.user[log.start], -1)
         order = np.lexsort((log.at, log.row))
-        self._moment = (np.cumsum(begins) - 1)[order]
+        self._moment = np.repeat(np.arange(len(log.start)), np.diff(self._start))[order]
         """Moments with an item, by item and instant."""
         self._first = np.searchsorted(log.row[order], np.arange(self._n_items + 1))
 
@@ -59,7 +60,7 @@ class Basket(Scored):
         instants = np.unique(at)[::-1][: self.n_last]
         found, weights = [np.empty(0, np.int32)], [np.empty(0)]
         for distance, instant in enumerate(instants):
-            for row in rows[at == instant].tolist():
+            for row in rows[at == instant][:_MOST].tolist():
                 steps = (0, 1) if past.now - instant < np.timedelta64(VISIT) else (1,)
                 for step in steps:
                     taken, n_moments = self._near(row, step, past)

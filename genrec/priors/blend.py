@@ -23,7 +23,7 @@ from genrec.errors import ConfigError
 from genrec.events import Context
 from genrec.history import History, Moment
 from genrec.priors.base import Prior
-from genrec.priors.loglinear import Log, fitted_weights, normalised
+from genrec.priors.loglinear import SAMPLED, Log, fitted_weights, normalised
 
 _LEAST = 25.0  # nats below its likeliest item that a voice puts one at most: none has a veto
 _LATEST = 0.2  # share of all moments, the latest ones, that weights are fitted to at most
@@ -116,9 +116,8 @@ class Blend(Prior):
 
 def _latest(catalog: Catalog, log: Log, n: int) -> list[tuple[History, Context, int]]:
     """The latest moments that have something before them: the person until then, the context, an item of it."""
-    new = (np.diff(log.user, prepend=-1) != 0) | (np.diff(log.at, prepend=log.at[:1]) != np.timedelta64(0))
-    start = np.flatnonzero(new)
-    n = min(n, int(_LATEST * len(start)))
+    start = log.start
+    n = min(n, int(_LATEST * len(start)), SAMPLED // max(len(catalog), 1))
     if not n:
         return []
     cut = np.sort(log.at[start])[-n]

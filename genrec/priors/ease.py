@@ -46,7 +46,8 @@ class Ease(Scored):
 
         What was solved last is kept: asking as of many different instants of the past solves each anew.
         """
-        if self._solved[0] != n_events:
+        solved = self._solved
+        if solved[0] != n_events:
             user, row = self._user[:n_events], self._row[:n_events]
             n_people = np.bincount(row, minlength=self._n_items)
             most = np.sort(np.argsort(-n_people, kind="stable")[: self.max_items])
@@ -58,8 +59,8 @@ class Ease(Scored):
             for rows in np.split(place[row[order]], ends[:-1]) if len(ends) else ():
                 rows = rows[rows >= 0]
                 gram[np.ix_(rows, rows)] += 1
-            self._solved = n_events, place, np.linalg.inv(gram)
-        return self._solved[1:]
+            self._solved = solved = n_events, place, np.linalg.inv(gram)
+        return solved[1:]
 
     def _scores(self, past: Past) -> np.ndarray:
         """What the person's items say of each; see the head of the module. Shape ``(n_items,)``, float64."""

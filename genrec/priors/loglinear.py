@@ -28,8 +28,8 @@ from genrec.sources.times import is_zone
 if TYPE_CHECKING:
     from genrec.history import History
 
-_SAMPLED = 40_000_000  # sampled choices times items, so that fitting needs a few GiB at most
-_HOUR = np.timedelta64(1, "h")
+SAMPLED = 40_000_000
+"""Choices times items that weights are fitted to at most, so that fitting needs a few GiB at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,12 @@ class Log:
     def first(self) -> np.ndarray:
         """Where each person's events begin, and the end of all. Shape ``(n_users + 1,)``."""
         return np.searchsorted(self.user, np.arange(len(self.users) + 1))
+
+    @cached_property
+    def start(self) -> np.ndarray:
+        """The first event of each moment. Shape ``(n_moments,)``."""
+        new_person = np.diff(self.user, prepend=-1) != 0
+        return np.flatnonzero(new_person | (np.diff(self.at, prepend=self.at[:1]) != np.timedelta64(0)))
 
     @cached_property
     def local(self) -> np.ndarray:
@@ -263,15 +269,13 @@ class LogLinear(Prior):
     def _choices(self) -> list[Choice]:
         """The latest choices, one of each moment that has something before it, with their features."""
         log = self._log
-        changes = (np.diff(log.user) != 0) | (np.diff(log.at) != np.timedelta64(0))
-        start = np.flatnonzero(np.concatenate([np.ones(len(log.user[:1]), bool), changes]))  # of each moment
-        n_items = np.diff(start, append=len(log.user))
+        start, n_items = log.start, np.diff(log.start, append=len(log.user))
         rng = np.random.default_rng(0)
         chosen = start + (rng.random(len(start)) * n_items).astype(np.int64)  # one of each, for they hang together
         latest_first = np.lexsort((rng.permutation(len(start)), -log.at[start].astype(np.int64)))
         latest_first = latest_first[(start > log.first[log.user[start]])[latest_first]]  # with something before them
         found = []
-        for i in latest_first[: min(self.n_fit, _SAMPLED // max(self._n_items, 1))].tolist():
+        for i in latest_first[: min(self.n_fit, SAMPLED // max(self._n_items, 1))].tolist():
             person = int(log.user[start[i]])
             before = slice(int(log.first[person]), int(start[i]))
             past = Past(

@@ -54,7 +54,11 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
     numbers = random.Random(1).sample(range(len(test)), n_test) if n_test else list(range(len(test)))
     fit = [case for case in rows.cases("valid") if half(case.user_id)]
     random.Random(2).shuffle(fit)
-    made = {"model": fingerprint(folder), "prior": rows.prior.weights.round(6).tolist()}
+    made = {
+        "model": fingerprint(folder),
+        "prior": rows.prior.weights.round(6).tolist(),
+        "rows": [cases, len(numbers), share],
+    }
     pools = {
         split: candidates_of(rows, some[part::n_parts], engine, work / dataset / name / f"late-{split}-{part}", made)
         for split, some in (("valid", fit[:cases]), ("test", [test[n] for n in numbers]))
@@ -71,7 +75,17 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
                 for pool in (one[n] for one in parts if n < len(one))
             ]
             for split, parts in (
-                (s, [kept_pools(work / dataset / name / f"late-{s}-{p}", made) for p in range(n_parts)]) for s in pools
+                (
+                    s,
+                    [
+                        kept_pools(
+                            work / dataset / name / f"late-{s}-{p}",
+                            made | {"rows": [cases, len(numbers), f"{p}/{n_parts}"]},
+                        )
+                        for p in range(n_parts)
+                    ],
+                )
+                for s in pools
             )
         }
     look(dataset, f"late-{name}", len(numbers))
@@ -108,7 +122,9 @@ def candidates_of(
 ) -> list[dict[str, Any]]:
     """Of each case the best items of the model and of the prior, with what each gives to all of them."""
     writing, pools = rows.writing, kept_pools(file, made)
+    done = file.with_name(f"{file.name}.done")
     if not pools:
+        done.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(made) + "\n")
     masked, trie = Scoring(name="masked"), writing.encoded.trie
@@ -156,7 +172,7 @@ def candidates_of(
         with file.open("a") as out:
             out.writelines(json.dumps(pool) + "\n" for pool in pools[start:])
         click.echo(f"{len(pools)} of {len(cases)}")
-    file.with_name(f"{file.name}.done").touch()
+    done.touch()
     return pools
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import click
 import numpy as np
 from rows import DATA, RESULTS, Rows, figures, followers
+from rows import look as note_look
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import difference
@@ -85,6 +86,7 @@ def main(dataset: str, data: Path, work: Path, tune: tuple[str, ...], seeds: int
                 best, found = {**best, key: value}, tried
 
     cases, n_epochs = rows.cases("test"), found["epochs"]
+    note_look(dataset, f"sasrec, {seeds} seeds", len(cases))
     people, easy = [case.user_id for case in cases], followers(cases)
     follows = np.array([n in easy for n in range(len(cases))])
     ranks, single = [], []

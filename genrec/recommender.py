@@ -44,6 +44,7 @@ Stage = Literal["history", "prompt", "search", "ground", "rerank"]
 Trace = Callable[[str, Stage, Any], None]
 """Is shown what each stage made of each person: ``(user_id, stage, value)``."""
 
+_TOGETHER = 8  # variants that a server's engine is asked about at once for one explanation
 _STRETCH = 256  # neighbouring rows looked at as one
 
 
@@ -301,7 +302,10 @@ class Recommender:
             return (await asyncio.to_thread(self._explain, [draft], [answer]))[0]
         started_s = time.perf_counter()
         left_out = await asyncio.to_thread(self._leave_out, draft, answer)
-        weights = await all_of(self.engine.drive(*self._weighing_job(*one)) for one in left_out)
+        weights: list[np.ndarray] = []
+        for start in range(0, len(left_out), _TOGETHER):  # the others' searches want the cache, too
+            some = left_out[start : start + _TOGETHER]
+            weights += await all_of(self.engine.drive(*self._weighing_job(*one)) for one in some)
         return explained(answer, [v for v, _ in left_out], weights, time.perf_counter() - started_s)
 
     def prompts(self, queries: Iterable[Query]) -> list[Prompt]:

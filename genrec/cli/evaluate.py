@@ -30,6 +30,15 @@ LOOKS = "looks.jsonl"
 @click.option("--origins", default=1, show_default=True, help="Cuts in time, each judged by the share after it.")
 @click.option("--cases", default=500, show_default=True, help="Most people to judge by at each, one choice each.")
 @click.option("--lists", default=100, show_default=True, help="People of whom the whole list is judged, too.")
+@click.option(
+    "--prior",
+    "others",
+    metavar="NAME",
+    multiple=True,
+    default=("popularity", "sequence"),
+    show_default=True,
+    help="A prior to judge beside that of the settings; repeat for several, all for all.",
+)
 @click.option("--engine", metavar="NAME", help="auto, vllm, transformers, or none for the priors alone.")
 @click.option(
     "--catalog",
@@ -46,6 +55,7 @@ def command(
     origins: int,
     cases: int,
     lists: int,
+    others: tuple[str, ...],
     engine: str | None,
     catalog: str,
     report: Path | None,
@@ -67,10 +77,15 @@ def command(
     from genrec.evaluation.audit import sentences as sentences_of
     from genrec.evaluation.judge import judge
     from genrec.evaluation.log import Log
-    from genrec.evaluation.report import sentences, tables, title, write
+    from genrec.evaluation.report import can_draw, sentences, tables, title, write
     from genrec.workspace import CACHE, open_workspace
 
+    if report:
+        can_draw()
     with open_workspace(workspace) as opened:
+        if opened.engine_name(engine) == "chat":
+            raise ConfigError("a model that writes titles gives no places", hint="--engine vllm, transformers or none")
+        priors = _priors(opened, others)
         splits = [
             opened.split(held_out=held_out * n, until=held_out * (n - 1), n_cases=cases) for n in range(1, origins + 1)
         ]
@@ -89,10 +104,21 @@ def command(
             "origins": origins,
             "cases": cases,
             "catalog": catalog,
+            "priors": priors,
         }
-        same = [opened.settings.model_dump(mode="json"), asked, opened.catalog.fingerprint, opened.store.summary()]
+        card = (
+            {"made": opened.card.created_at, "gamma": opened.card.gamma, "prior": opened.card.prior}
+            if opened.card
+            else {}
+        )
+        same = [
+            opened.settings.model_dump(mode="json"),
+            asked,
+            card,
+            opened.catalog.fingerprint,
+            opened.store.summary(),
+        ]
         key = hashlib.blake2b(repr(same).encode(), digest_size=8).hexdigest()
-        priors = _priors(opened)
         found = judge(
             lambda split: _ways(opened, split, priors, engine, catalog == "known"),
             splits,
@@ -104,7 +130,7 @@ def command(
         )
         n_looks = _look(workspace / LOOKS, [split.cut.isoformat() for split in splits], asked)
         found["settings"] = asked
-        log = Log.of(splits[0].learn, splits[0].judge, opened.catalog)
+        log = Log.read(opened.store.events(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].cut)
         flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))
         found["notes"] = [
             f"Look number {n_looks} at what was held out here ({LOOKS} has them all).",
@@ -121,10 +147,13 @@ def command(
     click.echo("\n" + "\n".join(sentences(found)))
 
 
-def _priors(opened: Workspace) -> list[str]:
+def _priors(opened: Workspace, others: tuple[str, ...]) -> list[str]:
     """The priors that are judged, the one that would answer first."""
     first = opened.card.prior if opened.card else opened.settings.prior
-    return [first, *(name for name in opened.registry.names("priors") if name != first)]
+    names = tuple(opened.registry.names("priors")) if "all" in others else others
+    for name in names:
+        opened.registry.get("priors", name)  # one that is typed wrong is said at once
+    return list(dict.fromkeys((first, *names)))
 
 
 def _ways(

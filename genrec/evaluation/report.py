@@ -6,6 +6,7 @@ Knows the result of `genrec.evaluation.judge.judge` and how to draw; knows nothi
 from __future__ import annotations
 
 import html
+import importlib.util
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,18 @@ HEADLINES = ("HR@1", "HR@10", "NDCG@10")
 """Figures that come with intervals, the first one first."""
 
 
-def write(found: Mapping[str, Any], folder: Path) -> None:
-    """Write ``evaluation.json``, ``evaluation.md`` and ``evaluation.html``, which needs no other file.
+def can_draw() -> None:
+    """Look whether a page can be made.
 
     Raises:
-        ConfigError: If the package that draws is missing; what needs no drawing is written.
+        ConfigError: If the package that draws is missing.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("drawing needs the package matplotlib", hint="pip install 'genrec[bench]'")
+
+
+def write(found: Mapping[str, Any], folder: Path) -> None:
+    """Write ``evaluation.json``, ``evaluation.md`` and ``evaluation.html``, which needs no other file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "evaluation.md").write_text(markdown(found), encoding="utf-8")
@@ -154,10 +161,8 @@ def _reliability(ways: Mapping[str, Any]) -> str:
 
 
 def _figure(n: int) -> tuple[Any, Sequence[Any]]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("drawing needs the package matplotlib", hint="pip install 'genrec[bench]'") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.2 * n, 3.2), layout="constrained")
     return figure, figure.subplots(1, n, squeeze=False)[0]
 

@@ -24,6 +24,7 @@ from genrec.events import Context
 from genrec.history import History, Moment
 from genrec.priors.base import Prior
 from genrec.priors.loglinear import SAMPLED, Log, fitted_weights, normalised
+from genrec.sources.times import is_zone
 
 _LEAST = 25.0  # nats below its likeliest item that a voice puts one at most: none has a veto
 _LATEST = 0.2  # share of all moments, the latest ones, that weights are fitted to at most
@@ -74,6 +75,8 @@ class Blend(Prior):
             if weights.min() >= 0:
                 break
             kept = np.delete(kept, weights.argmin())
+        if not len(kept):  # whatever any of them says, the opposite is true
+            self.weights = np.zeros(len(self.members))
         self._fit_voices(catalog, batches)
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
@@ -138,7 +141,7 @@ def _moments(catalog: Catalog, log: Log, begin: int, end: int) -> list[Moment]:
     return [
         Moment(
             at=log.at[some[0]].item().replace(tzinfo=UTC),
-            context=Context(time_zone=log.zones[log.zone[some[0]]]),
+            context=Context(time_zone=zone if (zone := log.zones[log.zone[some[0]]]) and is_zone(zone) else None),
             item_ids=tuple(catalog.item_ids[row] for row in log.row[some].tolist()),
         )
         for _, group in groupby(range(begin, end), key=lambda i: log.at[i])

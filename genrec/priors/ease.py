@@ -28,8 +28,8 @@ class Ease(Scored):
     are told by popularity alone."""
 
     def __post_init__(self) -> None:
-        if not (self.ridge > 0 and self.max_items >= 1 and self.n_fit >= 0):
-            raise ConfigError("the prior 'ease' needs a ridge above 0, max_items from 1 and n_fit from 0")
+        if not (self.ridge >= 1 and self.max_items >= 1 and self.n_fit >= 0):
+            raise ConfigError("the prior 'ease' needs a ridge from 1, max_items from 1 and n_fit from 0")
         super().__post_init__()
 
     def _learn(self) -> None:

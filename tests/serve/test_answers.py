@@ -37,11 +37,14 @@ class Scripted:
     def __init__(self, act: Callable[[Query], Awaitable[None]]) -> None:
         self.act = act
         self.n_ended = 0
+        self.prior = True
 
     async def answer(self, query: Query, *, by_prior: bool = False) -> Recommendation:
         try:
             if not by_prior:
                 await self.act(query)
+            elif not self.prior:
+                raise ConfigError("there is no prior that could answer")
         finally:
             self.n_ended += 1
         return answer_to(query)
@@ -192,6 +195,10 @@ def test_the_prior_can_answer_while_the_engine_is_down(may_pass: bool) -> None:
     scripted = Scripted(act)
     [refused] = asyncio.run(Desk(scripted, max_queue=9, timeout_s=60).answer(people("ann")))
     assert isinstance(refused, ServeError)
+    scripted.prior = False
+    [refused] = asyncio.run(Desk(scripted, max_queue=9, timeout_s=60, prior_when_down=True).answer(people("ann")))
+    assert "no answer from the server" in str(refused), "without a prior, that is the trouble"
+    scripted.prior = True
     [answer] = asyncio.run(Desk(scripted, max_queue=9, timeout_s=60, prior_when_down=True).answer(people("ann")))
     if may_pass:
         assert isinstance(answer, Recommendation)

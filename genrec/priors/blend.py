@@ -65,14 +65,13 @@ class Blend(Prior):
             cut = pa.scalar(min(case.at for case, _, _ in cases), pa.timestamp("us", "UTC"))
             self._fit_voices(catalog, [batch.filter(pc.less(batch["at"], cut)) for batch in batches])
         choices = [(self._said(history, now).astype(np.float32), np.ones(1), row) for history, now, row in cases]
-        self.weights = np.full(len(self.members), 1 / len(self.members))
+        self.weights = np.zeros(len(self.members))
         kept = np.arange(len(self.members))
         while len(kept):
             start = np.full((1, len(kept)), 1 / len(self.members))
             weights = fitted_weights([(said[kept], gate, row) for said, gate, row in choices], start)[0]
-            self.weights = np.zeros(len(self.members))
-            self.weights[kept] = weights
             if weights.min() >= 0:
+                self.weights[kept] = weights
                 break
             kept = np.delete(kept, weights.argmin())
         if not len(kept):  # whatever any of them says, the opposite is true

@@ -23,7 +23,7 @@ from genrec.errors import ConfigError
 from genrec.events import Context
 from genrec.history import History, Moment
 from genrec.priors.base import Prior
-from genrec.priors.loglinear import SAMPLED, Log, fitted_weights, normalised
+from genrec.priors.loglinear import SAMPLED, Events, fitted_weights, normalised
 from genrec.sources.times import is_zone
 
 _LEAST = 25.0  # nats below its likeliest item that a voice puts one at most: none has a veto
@@ -60,7 +60,7 @@ class Blend(Prior):
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Fit the voices to what came before the latest moments, weigh them there, fit them to all; see `Prior.fit`."""
         batches = list(events)
-        cases = _latest(catalog, Log.read(catalog, batches), self.n_fit)
+        cases = _latest(catalog, Events.read(catalog, batches), self.n_fit)
         if cases:
             cut = pa.scalar(min(case.at for case, _, _ in cases), pa.timestamp("us", "UTC"))
             self._fit_voices(catalog, [batch.filter(pc.less(batch["at"], cut)) for batch in batches])
@@ -116,7 +116,7 @@ class Blend(Prior):
         return np.stack([np.pad(said, (0, n_items - len(said)), constant_values=said.min()) for said in found])
 
 
-def _latest(catalog: Catalog, log: Log, n: int) -> list[tuple[History, Context, int]]:
+def _latest(catalog: Catalog, log: Events, n: int) -> list[tuple[History, Context, int]]:
     """The latest moments that have something before them: the person until then, the context, an item of it."""
     start = log.start
     n = min(n, int(_LATEST * len(start)), SAMPLED // max(len(catalog), 1))
@@ -135,7 +135,7 @@ def _latest(catalog: Catalog, log: Log, n: int) -> list[tuple[History, Context, 
     return found
 
 
-def _moments(catalog: Catalog, log: Log, begin: int, end: int) -> list[Moment]:
+def _moments(catalog: Catalog, log: Events, begin: int, end: int) -> list[Moment]:
     """A stretch of one person's events as moments."""
     return [
         Moment(

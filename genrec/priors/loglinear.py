@@ -33,7 +33,7 @@ SAMPLED = 40_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Log:
+class Events:
     """Everybody's events with items of the catalogue, sorted by person and instant. All arrays ``(n_events,)``."""
 
     users: dict[str, int]
@@ -48,7 +48,7 @@ class Log:
     zones: list[str | None]
 
     @classmethod
-    def read(cls, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> Log:
+    def read(cls, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> Events:
         """Sort events; see `Prior.fit`."""
         users: dict[str, int] = {}
         zones: dict[str | None, int] = {}
@@ -98,7 +98,7 @@ class Popular:
         n_items: How many items there are.
     """
 
-    def __init__(self, log: Log, n_items: int) -> None:
+    def __init__(self, log: Events, n_items: int) -> None:
         order = np.argsort(log.at, kind="stable")
         self._log, self._n_items, self._at, self._row = log, n_items, log.at[order], log.row[order]
         self._last: dict[int | None, tuple[int, int, np.ndarray]] = {}
@@ -176,7 +176,7 @@ class Pairs:
         together: Whether events of one moment count.
     """
 
-    def __init__(self, log: Log, n_items: int, *, reach: int, together: bool = True) -> None:
+    def __init__(self, log: Events, n_items: int, *, reach: int, together: bool = True) -> None:
         source, other, gap, when, whose = [], [], [], [], []
         for n in range(1, reach + 1):
             same = log.user[n:] == log.user[:-n]
@@ -248,7 +248,7 @@ class LogLinear(Prior):
         return normalised(self._gates(past) @ self.weights @ self._features(past))
 
     def _read(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
-        self._catalog, self._n_items, self._log = catalog, len(catalog), Log.read(catalog, events)
+        self._catalog, self._n_items, self._log = catalog, len(catalog), Events.read(catalog, events)
         self._learn()
 
     def _past(self, history: History, now: Context, *, later: bool) -> Past:

@@ -34,7 +34,11 @@ SAMPLED = 40_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """Everybody's events with items of the catalogue, sorted by person and instant. All arrays ``(n_events,)``."""
+    """Everybody's events with items of the catalogue, sorted by person and instant. All arrays ``(n_events,)``.
+
+    Events of one instant have no order, so they get one by chance, the same each time: what stood first in a file must
+    not be learned.
+    """
 
     users: dict[str, int]
     """Number of each person."""
@@ -64,7 +68,8 @@ class Events:
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
         user, at, row, zone = (np.concatenate(some) for some in zip(*columns, strict=True))
-        order = np.lexsort((at, user))
+        tie = (row.astype(np.uint64) ^ at.astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        order = np.lexsort((tie, at, user))
         return cls(users=users, user=user[order], at=at[order], row=row[order], zone=zone[order], zones=list(zones))
 
     @cached_property

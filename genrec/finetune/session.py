@@ -278,7 +278,7 @@ class Session:
         torch.cuda.empty_cache()
         card = self._card(name, gamma, beta)
         if old:
-            known = {"created_at": card.created_at, "data": card.data} if old.method == "none" else {}
+            known: dict[str, Any] = {"created_at": card.created_at, "data": card.data} if old.method == "none" else {}
             card = replace(old, gamma=card.gamma, beta=card.beta, prior=card.prior, **known)
         ranks = {"prior": self.ranks(None, Scoring())}
         engine = self.engine(since if is_adapted else None)

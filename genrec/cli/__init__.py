@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -108,3 +110,10 @@ def main(ctx: click.Context) -> None:
     """
     if os.environ.get("NO_COLOR"):
         ctx.color = False
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    """End as Ctrl-C would: whatever is open is closed, and an engine's processes do not outlive us."""
+    sys.exit(128 + number)

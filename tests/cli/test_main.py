@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,28 @@ def test_a_table_aligns_words_left_and_numbers_right() -> None:
         "rye bread      7  0.1235",
     ]
     assert table([]) == ""
+
+
+def test_a_command_that_is_told_to_end_closes_what_it_opened() -> None:
+    script = """
+import time
+import click
+from genrec.cli import main
+
+@click.command()
+def wait():
+    try:
+        print("open", flush=True)
+        time.sleep(60)
+    finally:
+        print("closed", flush=True)
+
+main.get_command = lambda ctx, name: wait
+main(["wait"])
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "open\n"
+        running.terminate()
+        assert running.stdout.read() == "closed\n"
+    assert running.returncode == 128 + signal.SIGTERM

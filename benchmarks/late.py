@@ -4,9 +4,9 @@
 
 The model's exact best and the prior's, each weighing the other's items too, are mixed log-linearly: the model, the
 prior, and the model without any history (what it says of everybody). The first two weights depend on whether a visit
-goes on, on how much is known of the person and on how sure the prior is. The nine weights are fitted to validation rows
-by likelihood. Judged on the test rows of `finetune.py test`, whose trained model NAME is; see there for DIR and
-WORK.
+goes on, on how much is known of the person and on how sure the prior is, or, ungated, on nothing. The three or nine
+weights are fitted to validation rows by likelihood. Judged on the test rows of `finetune.py test`, whose trained model
+NAME is; see there for DIR and WORK.
 """
 
 from __future__ import annotations
@@ -89,8 +89,6 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
             )
         }
     look(dataset, f"late-{name}", len(numbers))
-    weights = fit_late(pools["valid"], len(TERMS), len(GATES))
-    ranks = [late_rank(pool, weights) for pool in pools["test"]]
     people = [test[n].user_id for n in numbers]
     book = Book(
         RESULTS / dataset / f"late-{name}.json",
@@ -99,16 +97,17 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
         settings={"model": model, "cases": cases, "test": len(numbers), "ours": N_OURS, "theirs": N_THEIRS},
         say=click.echo,
     )
-    said = {
-        term: dict(zip(GATES, some, strict=True)) for term, some in zip(TERMS, weights.round(3).tolist(), strict=True)
-    }
-    recall = float(np.mean([pool["target"] >= 0 for pool in pools["test"]]))
-    book.add("late", lambda: {**summary(ranks, people), "recall": round(recall, 4), "weights": said, "ranks": ranks})
+    recall = round(float(np.mean([pool["target"] >= 0 for pool in pools["test"]])), 4)
     kept = RESULTS / dataset / f"test-{name}.json"
-    for row in json.loads(kept.read_text())["rows"] if kept.is_file() else []:
-        if "ranks" in row:
+    ours = [row for row in json.loads(kept.read_text())["rows"] if "ranks" in row] if kept.is_file() else []
+    for way, gated in (("late", False), ("late, gated", True)):
+        weights = fit_late(pools["valid"], len(TERMS), len(GATES), gated=gated)
+        ranks = [late_rank(pool, weights) for pool in pools["test"]]
+        found = {**summary(ranks, people), "recall": recall, "weights": weights.round(3).tolist(), "ranks": ranks}
+        book.add(way, lambda found=found: found)
+        for row in ours:
             theirs = [row["ranks"][n] for n in numbers]
-            book.add(f"late - {row['name']}", lambda theirs=theirs: difference(ranks, theirs, people))
+            book.add(f"{way} - {row['name']}", lambda a=ranks, b=theirs: difference(a, b, people))
 
 
 def kept_pools(file: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,6 +132,8 @@ def candidates_of(
         prompt = render(writing.template, history, Context(), writing.encoded, writing.tokenizer, words=writing.words)
         return prompt.token_ids
 
+    if len(pools) >= len(cases):
+        return pools
     stranger = History(user_id="", user=None, at=cases[0].at, moments=())
     pieces = np.array_split(np.arange(len(rows.catalog)), 40)
     nobody = np.concatenate(engine.run([(ids_of(stranger), score(trie, some, scoring=masked)) for some in pieces]))
@@ -176,12 +177,12 @@ def candidates_of(
     return pools
 
 
-def fit_late(pools: list[dict[str, Any]], n_terms: int, n_gates: int) -> np.ndarray:
+def fit_late(pools: list[dict[str, Any]], n_terms: int, n_gates: int, *, gated: bool) -> np.ndarray:
     """Weights under which the targets are likeliest among their candidates. Shape ``(n_terms, n_gates)``."""
     import torch
 
     free = torch.ones(n_terms, n_gates)
-    free[2:, 1:] = 0  # what the model says of everybody has one weight
+    free[0 if not gated else 2 :, 1:] = 0  # what the model says of everybody has one weight
     weights = torch.zeros(n_terms, n_gates)
     weights[:2, 0] = 0.5
     weights.requires_grad_()

@@ -121,7 +121,7 @@ def test_yes_or_no_teaches_what_is_chosen(writing: Writing, tiny_model: Path, tm
     options = replace(QUICK, loss="binary")
     result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
     after = held_out_losses(result.model, held_out, QUICK).mean()
-    assert after < 0.7 * before, "in nats of the softmax, too"
+    assert after < 0.9 * before, "in nats of the softmax, too"
 
 
 def test_the_texts_of_all_items_can_be_learned_first(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ there; the test cases are looked at once. Every list is ranked over the whole ca
 - smartthings-fr `windows.parquet` (window, household_chain, position, weekday, hours, action), `actions.parquet`:
   device actions in French homes, in windows of ten
 - online-retail `events.parquet` (customer_id, invoice, at, item_id), `items.parquet`: UCI Online Retail
-- amazon-industrial, movielens-100k: as in `finetune.py`
+- amazon-industrial, movielens-100k: as in `rows.py`
 - complete-journey comes with the plugin genrec-completejourney
 """
 

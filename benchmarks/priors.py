@@ -44,6 +44,7 @@ from genrec.history import History, moments
 from genrec.plugins import Registry
 from genrec.priors.base import Prior
 from genrec.priors.blend import Blend
+from genrec.sources.base import Problem
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "popularity": {"strength": [3.0, 30.0, 300.0]},
@@ -260,7 +261,8 @@ def groceries(data: Path) -> Data:
     """The next basket of 300 households; three origins, the month before each to tune on and the one after to judge."""
     from genrec_completejourney import CompleteJourney
 
-    from genrec.sources.base import Report
+    def complain(problem: Problem) -> None:
+        raise click.ClickException(str(problem))
 
     source = CompleteJourney()
     events = [
@@ -270,7 +272,7 @@ def groceries(data: Path) -> Data:
             at=row["at"],
             context=Context(time_zone=row["time_zone"]),
         )
-        for rows in source.read("events", Report())
+        for rows in source.read("events", complain)
         for row in rows.select(["user_id", "item_id", "at", "time_zone"]).to_pylist()
     ]
     rounds = []
@@ -282,7 +284,7 @@ def groceries(data: Path) -> Data:
             if e.at < end
         ]
         rounds.append(by_time(named))
-    return Data(items=list(items_of(source.read("items", Report()))), rounds=rounds)
+    return Data(items=list(items_of(source.read("items", complain))), rounds=rounds)
 
 
 def movielens(data: Path) -> Data:

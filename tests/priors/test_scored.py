@@ -171,7 +171,7 @@ def test_weights_make_a_distribution_of_a_score(cls: type[Scored]) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Ease(ridge=0), "a ridge above 0"),
+        (lambda: Ease(ridge=0), "a ridge from 1"),
         (lambda: Neighbours(shrink=-1), "shrink and n_fit"),
         (lambda: Basket(decay=0), "decay in"),
         (lambda: Text(decay=2), "decay in"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from genrec.catalog import Catalog
 from genrec.evaluation.metrics import calibration, coverage, difference, diversity, figures, ndcg, novelty, summary
 from genrec.evaluation.split import Split
 from genrec.history import History
@@ -105,6 +106,7 @@ def judge(
     fitted: dict[str, float] = {}
     kinds: dict[str, list[np.ndarray]] = {}
     for split in splits:
+        background: _Background | None = None
         for kind, which in slices(split, split.judge).items():
             kinds.setdefault(kind, []).append(which)
         for name, make in ways_of(split).items():
@@ -119,7 +121,8 @@ def judge(
                 gains = ndcg(np.array(places(recommender, split.fit)), 10)
                 fitted[name] = fitted.get(name, 0.0) + float(gains.sum())
             if n_lists:
-                lists.setdefault(name, []).append(_whole_lists(recommender, split, split.judge[:n_lists]))
+                background = background or _Background.of(recommender.catalog, split)
+                lists.setdefault(name, []).append(_whole_lists(recommender, background, split.judge[:n_lists]))
     cases = [case for split in splits for case in split.judge]
     people = [case.user_id for case in cases]
     best = max(priors, key=lambda name: fitted[name])
@@ -204,13 +207,27 @@ def _target(case: History) -> str:
     return case.moments[-1].item_ids[0]
 
 
-def _whole_lists(recommender: Recommender, split: Split, cases: Sequence[History]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class _Background:
+    """What lists are seen against, the same for all ways."""
+
+    taken: np.ndarray
+    """How often each item was, before the cut. Shape ``(n_items,)``, int64."""
+    like: Callable[[int], np.ndarray]
+    """Likeness of a row's title to each."""
+
+    @classmethod
+    def of(cls, catalog: Catalog, split: Split) -> _Background:
+        taken = np.zeros(len(catalog), np.int64)
+        for person in split.learn:
+            rows = [catalog.row[item] for moment in person.moments for item in moment.item_ids if item in catalog.row]
+            np.add.at(taken, rows, 1)
+        return cls(taken=taken, like=Words(catalog.titles).like)
+
+
+def _whole_lists(recommender: Recommender, background: _Background, cases: Sequence[History]) -> dict[str, Any]:
     """What people would be shown, as sums that can be pooled."""
     catalog = recommender.catalog
-    taken = np.zeros(len(catalog), np.int64)
-    for person in split.learn:
-        rows = [catalog.row[item] for moment in person.moments for item in moment.item_ids if item in catalog.row]
-        np.add.at(taken, rows, 1)
     queries = [Query(user_id=case.user_id, at=case.moments[-1].at, k=N_SHOWN) for case in cases]
     answers = recommender.recommend_many(queries)
     lists = [[catalog.row[item.item_id] for item in answer.items] for answer in answers]
@@ -223,9 +240,9 @@ def _whole_lists(recommender: Recommender, split: Split, cases: Sequence[History
     chosen = [[catalog.row[_target(case)]] for case in cases if _target(case) in catalog.row]
     return {
         "coverage": coverage(lists, len(catalog)),
-        "novelty": novelty(lists, taken),
-        "novelty_of_choices": novelty(chosen, taken),
-        "diversity": diversity(lists, Words(catalog.titles).like),
+        "novelty": novelty(lists, background.taken),
+        "novelty_of_choices": novelty(chosen, background.taken),
+        "diversity": diversity(lists, background.like),
         "pairs": pairs,
         "n": len(lists),
     }

@@ -5,7 +5,6 @@ For what looks at all events at once, a million and more. Knows nothing of what 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from genrec.catalog import Catalog
+from genrec.evaluation.split import hashed
 from genrec.events import Event
 from genrec.history import History, moments
 from genrec.sources.times import is_zone
@@ -160,7 +160,7 @@ class Log:
         events = self.by_moment
         judges = np.flatnonzero(self.held_out[events] & (self.item[events] < self.n_items))
         _, first = np.unique(self.user[events[judges]], return_index=True)
-        chosen = sorted(judges[first].tolist(), key=lambda i: _hash(self.users[self.user[events[i]]]))[:n]
+        chosen = sorted(judges[first].tolist(), key=lambda i: hashed(self.users[self.user[events[i]]]))[:n]
         starts = np.searchsorted(self.user[events], np.arange(len(self.users)))
         found = []
         for i in chosen:
@@ -191,10 +191,6 @@ def microseconds(at: datetime) -> int:
 
 def _instant(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=int(us))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _numbers(values: pa.Array, known: dict[str, int]) -> np.ndarray:

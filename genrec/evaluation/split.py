@@ -78,10 +78,10 @@ def split_by_time(
     first_at = dict(zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True))
     learners = set(pc.unique(before["user_id"]).to_pylist())
     learn, halves = [], ([], [])  # type: list[History], tuple[list[History], list[History]]
-    for user in sorted(learners | set(first_at), key=lambda one: _hash(one, 8)):
+    for user in sorted(learners | set(first_at), key=hashed):
         if user in learners:
             learn.append(read_history(store, user, cut, max_events=max_events))
-        half = halves[_hash(user, 1)[0] % 2]
+        half = halves[hashed(user, 1)[0] % 2]
         if user in first_at and len(half) < n_cases:
             at = first_at[user]
             person = read_history(store, user, at + timedelta(microseconds=1), max_events=max_events)
@@ -97,5 +97,6 @@ def split_by_time(
     return Split(cut=cut, learn=learn, fit=halves[0], judge=halves[1], future=frozenset(later - seen))
 
 
-def _hash(text: str, size: int) -> bytes:
+def hashed(text: str, size: int = 8) -> bytes:
+    """So many bytes that decide by chance, the same each time, where a person belongs."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()

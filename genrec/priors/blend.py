@@ -74,8 +74,6 @@ class Blend(Prior):
                 self.weights[kept] = weights
                 break
             kept = np.delete(kept, weights.argmin())
-        if not len(kept):  # whatever any of them says, the opposite is true
-            self.weights = np.zeros(len(self.members))
         self._fit_voices(catalog, batches)
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:

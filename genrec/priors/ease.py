@@ -35,9 +35,8 @@ class Ease(Scored):
     def _learn(self) -> None:
         """Remember when each person first had each item; P is made when it is asked for."""
         super()._learn()
-        log, n = self._log, max(self._n_items, 1)
-        _, first = np.unique(log.user * n + log.row, return_index=True)  # of events in the order of time
-        first = first[np.argsort(log.at[first], kind="stable")]
+        log = self._log
+        first = log.new[np.argsort(log.at[log.new], kind="stable")]
         self._user, self._row, self._since = log.user[first], log.row[first], log.at[first]
         self._solved: tuple[int, np.ndarray, np.ndarray] = (-1, np.empty(0, np.int64), np.empty((0, 0)))
 

@@ -84,6 +84,13 @@ class Events:
         return np.flatnonzero(new_person | (np.diff(self.at, prepend=self.at[:1]) != np.timedelta64(0)))
 
     @cached_property
+    def new(self) -> np.ndarray:
+        """The first event of each person with each item, by person and row. Shape ``(n_pairs,)``."""
+        n_rows = int(self.row.max(initial=0)) + 1
+        _, first = np.unique(self.user * n_rows + self.row, return_index=True)  # of events in the order of time
+        return first
+
+    @cached_property
     def local(self) -> np.ndarray:
         """What the clock on the wall said, UTC where that is unknown. Shape ``(n_events,)``, datetime64[us]."""
         found = self.at.copy()

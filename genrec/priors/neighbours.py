@@ -33,9 +33,8 @@ class Neighbours(Scored):
     def _learn(self) -> None:
         """Remember when each person first had each item."""
         super()._learn()
-        log, n = self._log, max(self._n_items, 1)
-        _, first = np.unique(log.user * n + log.row, return_index=True)  # of events in the order of time
-        self._user, self._row, self._since = log.user[first], log.row[first], log.at[first]
+        log = self._log
+        self._user, self._row, self._since = log.user[log.new], log.row[log.new], log.at[log.new]
 
     def _scores(self, past: Past) -> np.ndarray:
         """Mean cosine with the person's items. Shape ``(n_items,)``, float64."""

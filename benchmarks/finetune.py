@@ -53,6 +53,8 @@ def main() -> None:
 @click.option("--loss", type=click.Choice(["trie", "full-vocabulary"]), default="trie", show_default=True)
 @click.option("--gamma", default=1.0, show_default=True, help="Weight of the model in the loss.")
 @click.option("--beta", default=0.0, show_default=True, help="Weight of the prior in the loss.")
+@click.option("--taught", default=0.0, show_default=True, help="Share of the loss that the prior teaches.")
+@click.option("--dropout", default=0.0, show_default=True)
 @click.option("--max-steps", default=0, show_default=True)
 @click.option("--step-tokens", default=1024, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -71,7 +73,7 @@ def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settin
         rows.writing,
         how,
         work / dataset / name / "checkpoints",
-        mass_of=rows.held_out_mass if how.beta else None,
+        mass_of=rows.held_out_mass if how.needs_prior else None,
         progress=True,
     )
     write_whole(result.model.merge_and_unload(), rows.model_folder, work / dataset / name / "merged")
@@ -471,7 +473,7 @@ def brief(data: Path, work: Path, steps: int, cases: int, row: str | None, **res
     def measure() -> dict[str, Any]:
         folder = work / dataset / "brief"
         shutil.rmtree(folder, ignore_errors=True)
-        mass_of = rows.held_out_mass if how.beta else None
+        mass_of = rows.held_out_mass if how.needs_prior else None
         result = train(load_model(rows.model_folder), rows.people, rows.writing, how, folder, mass_of=mass_of)
         learned = sum(p.numel() for p in result.model.parameters() if p.requires_grad)
         figures = {"trainable": learned, "seconds": round(result.seconds), "peak_mib": peak_memory_mib()}

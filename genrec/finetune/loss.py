@@ -109,6 +109,18 @@ def binary_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
     return no[among.chosen] - log_p[among.chosen] - all_noes
 
 
+def taught_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
+    """What it costs to say anything but what the prior says at each choice, nats: cross-entropy with its distribution.
+
+    Knowledge distillation (Hinton et al. 2015, https://arxiv.org/abs/1503.02531), the prior being the teacher. Shape
+    ``(n_choices,)``.
+    """
+    assert among.log_mass is not None
+    log_p = logits - (choice_losses(logits, among) + logits[among.chosen])[among.choice]
+    log_taught = among.log_mass - (choice_losses(among.log_mass, among) + among.log_mass[among.chosen])[among.choice]
+    return -torch.zeros(len(among.chosen), device=logits.device).index_add(0, among.choice, log_taught.exp() * log_p)
+
+
 def trie_loss(
     hidden: torch.Tensor,
     output: torch.Tensor,
@@ -117,6 +129,7 @@ def trie_loss(
     temperature: float = 1.0,
     gamma: torch.Tensor | float = 1.0,
     beta: torch.Tensor | float = 0.0,
+    taught: float = 0.0,
     losses: Callable[[torch.Tensor, Alternatives], torch.Tensor] = choice_losses,
 ) -> torch.Tensor:
     """What each choice costs over what the trie allows, nats.
@@ -128,6 +141,7 @@ def trie_loss(
         temperature: Divides the model's logits.
         gamma: Weight of the model's logits.
         beta: Weight of the prior's log mass; 0 for the model alone.
+        taught: Share of the loss that is `taught_losses`.
         losses: What logits cost: `choice_losses` or `binary_losses`.
 
     Returns:
@@ -136,7 +150,8 @@ def trie_loss(
     logits = gamma * logits_of(hidden, output, among) / temperature
     if among.log_mass is not None:
         logits = logits + beta * among.log_mass
-    return losses(logits, among)
+    found = losses(logits, among)
+    return (1 - taught) * found + taught * taught_losses(logits, among) if taught else found
 
 
 def full_vocabulary(hidden: torch.Tensor, output: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

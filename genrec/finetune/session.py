@@ -140,7 +140,7 @@ class Session:
             options,
             checkpoints,
             held_out=held_out,
-            mass_of=self.held_out_mass if options.beta else None,
+            mass_of=self.held_out_mass if options.needs_prior else None,
             identity={
                 "base": fingerprint(self.base),
                 "since": fingerprint(since) if since else "",

@@ -73,6 +73,8 @@ class Options:
     """Weight of the model's logits in the loss."""
     beta: float = 0.0
     """Weight of the prior's log mass in the loss: above 0, the model learns what the prior does not know."""
+    taught: float = 0.0
+    """Share of the loss that is for saying what the prior says, not what was chosen (knowledge distillation)."""
     domain_epochs: float = 0.0
     """How often the texts of all items are read before the first person, token by token, over the whole vocabulary."""
     epochs: float = 2.0
@@ -120,10 +122,20 @@ class Options:
                 f"gamma {self.gamma} and beta {self.beta} cannot weigh model and prior in the loss {self.loss!r}",
                 hint="gamma above 0; beta from 0, and 0 where the loss is not over the trie.",
             )
+        if not 0 <= self.taught < 1 or (self.taught and self.loss == "full-vocabulary"):
+            raise ConfigError(
+                f"the prior cannot teach a share of {self.taught} of the loss {self.loss!r}",
+                hint="From 0 up to, but not, 1; and 0 where the loss is not over the trie.",
+            )
         if self.domain_epochs < 0:
             raise ConfigError(f"domain_epochs is {self.domain_epochs}, and must not be below 0")
         if self.patience and not self.eval_every:
             raise ConfigError("patience needs looks to count", hint="Set eval_every too.")
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether the prior is part of the loss."""
+        return bool(self.beta or self.taught)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +185,7 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[misc]
         writing: How they are written.
         options: How to train.
         weight_of: Weight of a person's moment, given by its index; 1 when omitted.
-        mass_of: Prior probabilities; needed where `options.beta` is above 0.
+        mass_of: Prior probabilities; needed where `options.needs_prior`.
     """
 
     def __init__(
@@ -250,7 +262,7 @@ def batch(
     weight = [weight_of(*one) if weight_of else 1.0 for one in whose]
     if options.loss != "full-vocabulary":
         choices = chooser.to(packed.target)
-        if options.beta and mass_of is None:
+        if options.needs_prior and mass_of is None:
             raise TrainingError("a loss with a prior in it needs the prior")
         masses = None if mass_of is None else [mass_of(*one) for one in whose]
         among = alternatives(chooser.trie, choices, masses)
@@ -320,6 +332,7 @@ def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
             temperature=options.temperature,
             gamma=options.gamma,
             beta=options.beta,
+            taught=options.taught if model.training else 0.0,
             losses=binary_losses if options.loss == "binary" else choice_losses,
         )
     found = torch.zeros(len(step.weight), device=losses.device)
@@ -442,7 +455,7 @@ def train(
         folder: Where checkpoints are kept.
         held_out: Steps that are looked at and not learned from.
         weight_of: Weight of a person's moment, given by its index in the history; 1 when omitted.
-        mass_of: Prior probabilities; needed where `options.beta` is above 0.
+        mass_of: Prior probabilities; needed where `options.needs_prior`.
         identity: What else tells this run from others whose checkpoints might lie there, as the base model does.
         max_minutes: When to stop by itself, with a checkpoint.
         on_look: Is told what each look at the held-out people found.

@@ -11,7 +11,15 @@ import torch
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
-from genrec.finetune.loss import alternatives, binary_losses, choice_losses, full_vocabulary, logits_of, trie_loss
+from genrec.finetune.loss import (
+    alternatives,
+    binary_losses,
+    choice_losses,
+    full_vocabulary,
+    logits_of,
+    taught_losses,
+    trie_loss,
+)
 from genrec.finetune.methods import hidden_before, load_model, output_embeddings
 from genrec.finetune.packing import Chooser, Writing, pack
 from tests.support.people import ITEMS, person
@@ -98,6 +106,24 @@ def test_yes_or_no_is_asked_of_every_child(writing: Writing) -> None:
         assert losses[n].item() == pytest.approx(
             torch.nn.functional.binary_cross_entropy(p, said, reduction="sum").item(), abs=1e-5
         )
+
+
+def test_the_prior_teaches_what_it_says_of_every_child(writing: Writing) -> None:
+    trie = writing.encoded.trie
+    choices = Chooser(trie).to([0, 3, 8])
+    rng = np.random.default_rng(2)
+    among = alternatives(trie, choices, [rng.dirichlet(np.full(len(ITEMS), 0.5)) for _ in range(3)])
+    assert among.log_mass is not None
+    logits = torch.randn(len(among.choice), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    losses = taught_losses(logits, among)
+    for n in range(len(choices)):
+        of_it = among.choice == n
+        said = among.log_mass[of_it].softmax(0)
+        torch.testing.assert_close(losses[n], torch.nn.functional.cross_entropy(logits[of_it], said))
+    hidden, output = torch.randn(len(choices), 16), torch.randn(600, 16)
+    chosen, taught, half = (trie_loss(hidden, output, among, taught=share) for share in (0.0, 1.0, 0.5))
+    torch.testing.assert_close(half, (chosen + taught) / 2)
+    assert not torch.allclose(chosen, taught)
 
 
 def test_the_loss_over_the_whole_vocabulary_is_the_usual_one() -> None:

@@ -124,6 +124,31 @@ def test_yes_or_no_teaches_what_is_chosen(writing: Writing, tiny_model: Path, tm
     assert after < 0.9 * before, "in nats of the softmax, too"
 
 
+def test_what_the_prior_teaches_is_learned_and_not_judged(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    liked = np.full(len(ITEMS), 0.01 / (len(ITEMS) - 1))
+    liked[4] = 0.99
+    options = replace(QUICK, taught=0.9)
+    result = train(
+        load_model(tiny_model, dtype="float32"),
+        PEOPLE,
+        writing,
+        options,
+        tmp_path,
+        mass_of=lambda *_: liked,
+        progress=False,
+    )
+    chooser = Chooser(writing.encoded.trie)
+    [row] = [row for _, row in Steps(PEOPLE[:1], writing, QUICK).rows][:1]
+    rows = [(PEOPLE[0], replace(row.last(), target=np.array([target]))) for target in range(len(ITEMS))]
+    losses = held_out_losses(result.model, [batch([one], chooser, QUICK) for one in rows], options)
+    assert losses.argmin() == 4
+    assert losses == pytest.approx(held_out_losses(result.model, [batch([one], chooser, QUICK) for one in rows], QUICK))
+    with pytest.raises(TrainingError, match="needs the prior"):
+        train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path / "none", progress=False)
+    with pytest.raises(ConfigError, match="cannot teach"):
+        replace(QUICK, taught=1.0)
+
+
 def test_the_texts_of_all_items_can_be_learned_first(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
     steps = Steps(PEOPLE, writing, replace(QUICK, domain_epochs=1.5))
     plain = Steps(PEOPLE, writing, QUICK)

@@ -12,7 +12,7 @@ there; the test cases are looked at once. Every list is ranked over the whole ca
 - smartthings-fr `windows.parquet` (window, household_chain, position, weekday, hours, action), `actions.parquet`:
   device actions in French homes, in windows of ten
 - online-retail `events.parquet` (customer_id, invoice, at, item_id), `items.parquet`: UCI Online Retail
-- amazon-industrial, movielens-100k: as in `rows.py`
+- amazon-industrial, movielens-last-five: as in `rows.py`, where the latter's films are those of movielens-100k
 - complete-journey comes with the plugin genrec-completejourney
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +34,7 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rows import RESULTS, Amazon
+from rows import RESULTS, Amazon, look
 
 from genrec.bench.report import Book
 from genrec.catalog import Catalog
@@ -288,7 +289,7 @@ def groceries(data: Path) -> Data:
 
 
 def movielens(data: Path) -> Data:
-    """The last five films of each person, the five before to tune on; five orders of what has the same time stamp."""
+    """The last five films of each person, the one before to tune on; five orders of what has the same time stamp."""
     from rows import MovieLens
 
     whole = MovieLens(data, "smollm2-135m")
@@ -310,7 +311,7 @@ def movielens(data: Path) -> Data:
                         user_id=person.user_id,
                         item_id=moment.item_ids[0],
                         at=moment.at.replace(microsecond=0) + timedelta(microseconds=i),
-                        action="test" if left <= 5 else "valid" if left <= 10 else "train",
+                        action="test" if left <= 5 else "valid" if left == 6 else "train",
                     )
                 )
         test = part(events, ["train", "valid"], "test", max_events=10_000)
@@ -356,7 +357,7 @@ DATA: dict[str, dict[str, Callable[[Path], Data]]] = {
     "smartthings-fr": {"": smartthings},
     "online-retail": {"": retail},
     "complete-journey": {"": groceries},
-    "movielens-100k": {"": movielens},
+    "movielens-last-five": {"": movielens},
     "amazon-industrial": {"": amazon},
 }
 """The ways in which each data set is asked."""
@@ -374,19 +375,50 @@ def some(cases: list[Case], n: int) -> list[Case]:
 
 def tuned(data: Data, n_cases: int, name: str) -> tuple[dict[str, Any], float]:
     """The options of a prior under which validation cases are likeliest, and how many nats each takes then."""
-    catalog, asked = Catalog.of(data.items), (data.options or {}).get(name, {})
-    found = []
+    asked, found = (data.options or {}).get(name, {}), []
     for values in itertools.product(*GRIDS[name].values()):
         options = asked | dict(zip(GRIDS[name], values, strict=True))
-        nats = []
-        for part in {id(one.tune): one.tune for one in data.rounds}.values():
-            prior = Registry().build("priors", name, options)
-            prior.fit(catalog, part.batches)
-            nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
-        found.append((float(np.mean(nats)), options))
+        found.append((valid_nats(data, n_cases, lambda options=options: build({name: options})), options))
     nats, options = min(found, key=lambda one: one[0])
     click.echo(f"{name}: {nats:.4f} nats on validation cases with {options}")
     return options, nats
+
+
+def valid_nats(data: Data, n_cases: int, make: Callable[[], Prior]) -> float:
+    """Mean negative log-probability of the choices of validation cases, each round's by a prior of its own."""
+    catalog, nats = Catalog.of(data.items), []
+    for part in {id(one.tune): one.tune for one in data.rounds}.values():
+        prior = make()
+        prior.fit(catalog, part.batches)
+        nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
+    return float(np.mean(nats))
+
+
+def build(options: dict[str, dict[str, Any]]) -> Prior:
+    """A prior by its name and options; of several, their blend."""
+    voices = {name: Registry().build("priors", name, chosen) for name, chosen in options.items()}
+    return Blend.of(voices) if len(voices) > 1 else next(iter(voices.values()))
+
+
+def name_of(options: dict[str, dict[str, Any]]) -> str:
+    """What `build` makes of options."""
+    return "blend" if len(options) > 1 else next(iter(options))
+
+
+def best_of(dataset: str) -> dict[str, dict[str, Any]]:
+    """Names and options of what was best on validation cases, for `build`.
+
+    Raises:
+        ClickException: If nothing was tuned yet.
+    """
+    file = RESULTS / dataset / "priors.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+    tuned = {row["name"]: row for row in rows if row.get("valid nats")}
+    if not tuned:
+        raise click.ClickException(f"no priors were tuned: python benchmarks/priors.py --dataset {dataset}")
+    best = min(tuned, key=lambda name: tuned[name]["valid nats"])
+    names = [name for name in tuned if name != "blend"] if best == "blend" else [best]
+    return {name: tuned[name]["options"] for name in names}
 
 
 def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
@@ -422,28 +454,31 @@ def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int,
     """Tune, fit, place and compare, in one way of asking."""
     label = f"{way}: " if way else ""
     options = {name: (data.options or {}).get(name, {}) for name in names}
-    valid = dict.fromkeys(names, 0.0)
+    valid: dict[str, float] = {}
     for name in names if n_tune else ():
         options[name], valid[name] = tuned(data, n_tune, name)
-    best = min(valid, key=lambda name: valid[name])
-    catalog, registry = Catalog.of(data.items), Registry()
-    blends = []
+    if n_tune and len(names) > 1:
+        valid["blend"] = valid_nats(data, n_tune, lambda: build(options))
+        click.echo(f"blend: {valid['blend']:.4f} nats on validation cases")
+    n_cases = sum(len(some(one.test.cases, n_test)) for one in data.rounds)
+    look(book.dataset, f"{book.stage}: {label}{', '.join(names)}", n_cases)
+    everyone: dict[str, list[Prior]] = {}
     for one in data.rounds:
-        blends.append(Blend.of({name: registry.build("priors", name, options[name]) for name in names}))
-        blends[-1].fit(catalog, one.test.batches)
-        click.echo(f"{label}blend: {dict(zip(names, blends[-1].weights.round(3).tolist(), strict=True))}")
-    priors = {name: [blend.voices[name] for blend in blends] for name in names}
-    everyone: dict[str, Sequence[Prior]] = {**priors, "blend": blends} if len(names) > 1 else {**priors}
+        prior = build(options)
+        prior.fit(Catalog.of(data.items), one.test.batches)
+        for name, voice in {**(prior.voices if isinstance(prior, Blend) else {}), name_of(options): prior}.items():
+            everyone.setdefault(name, []).append(voice)
     found: dict[str, tuple[np.ndarray, list[str]]] = {}
     for name, fitted in everyone.items():
         ranks, people, row = placed(fitted, data, n_test)
         found[name] = ranks, people
         how: dict[str, Any] = {"options": options.get(name, {}), "valid nats": valid.get(name, 0.0)}
         if name == "blend":
-            how = {"weights": [dict(zip(names, blend.weights.round(3).tolist(), strict=True)) for blend in blends]}
+            how |= {"weights": [dict(zip(names, one.weights.round(3).tolist(), strict=True)) for one in fitted]}
         book.add(label + name, lambda row=row, how=how: {**row, **how})
+    best = min(everyone, key=lambda name: valid.get(name, 0.0))
     for name in (name for name in everyone if name != best):
-        book.add(f"{label}{name} - {best}", lambda name=name: difference(found[name][0], *found[best]))
+        book.add(f"{label}{best} - {name}", lambda name=name: difference(found[best][0], *found[name]))
 
 
 def speed(book: Book) -> None:

@@ -335,7 +335,8 @@ def place_all(
         seconds += kept["seconds"] if same else 0.0
         for way in same:
             done[way] |= {int(n): rank for n, rank in kept["ranks"][way].items()}
-    mine = [n for n in list(cases)[part::n_parts] if any(n not in done[way] for way in scorings)]
+    blocks = [n for i, n in enumerate(cases) if i // 64 % n_parts == part]  # neighbours share much of their prompts
+    mine = [n for n in blocks if any(n not in done[way] for way in scorings)]
     if not mine:
         return seconds, done
     writing, engine, started_s = rows.writing, start_engine(), time.perf_counter()
@@ -348,7 +349,13 @@ def place_all(
             for n in mine[first : first + 64]:
                 case, before, mass = cases[n], cases[n].before(-1), rows.log_mass(cases[n])
                 ids = render(
-                    writing.template, before, Context(), writing.encoded, writing.tokenizer, words=writing.words
+                    writing.template,
+                    before,
+                    Context(),
+                    writing.encoded,
+                    writing.tokenizer,
+                    words=writing.words,
+                    max_tokens=writing.max_tokens,
                 ).token_ids
                 target = rows.catalog.row[case.moments[-1].item_ids[0]]
                 for way in scorings:  # one after the other, so that the prompt is read once

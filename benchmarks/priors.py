@@ -373,15 +373,16 @@ def some(cases: list[Case], n: int) -> list[Case]:
     return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))[: n or len(cases)]]
 
 
-def tuned(data: Data, n_cases: int, name: str) -> tuple[dict[str, Any], float]:
+def tuned(data: Data, n_cases: int, name: str) -> dict[str, Any]:
     """The options of a prior under which validation cases are likeliest, and how many nats each takes then."""
     asked, found = (data.options or {}).get(name, {}), []
     for values in itertools.product(*GRIDS[name].values()):
         options = asked | dict(zip(GRIDS[name], values, strict=True))
-        found.append((valid_nats(data, n_cases, lambda options=options: build({name: options})), options))
-    nats, options = min(found, key=lambda one: one[0])
-    click.echo(f"{name}: {nats:.4f} nats on validation cases with {options}")
-    return options, nats
+        nats = valid_nats(data, n_cases, lambda options=options: build({name: options}))
+        found.append({"options": options, "nats": nats})
+    best = min(found, key=lambda one: one["nats"])
+    click.echo(f"{name}: {best}")
+    return best
 
 
 def valid_nats(data: Data, n_cases: int, make: Callable[[], Prior]) -> float:
@@ -391,7 +392,7 @@ def valid_nats(data: Data, n_cases: int, make: Callable[[], Prior]) -> float:
         prior = make()
         prior.fit(catalog, part.batches)
         nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
-    return float(np.mean(nats))
+    return round(float(np.mean(nats)), 4)
 
 
 def build(options: dict[str, dict[str, Any]]) -> Prior:
@@ -413,10 +414,10 @@ def best_of(dataset: str) -> dict[str, dict[str, Any]]:
     """
     file = RESULTS / dataset / "priors.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
-    tuned = {row["name"]: row for row in rows if row.get("valid nats")}
+    tuned = {row["name"].removesuffix(", validation"): row for row in rows if row["name"].endswith(", validation")}
     if not tuned:
         raise click.ClickException(f"no priors were tuned: python benchmarks/priors.py --dataset {dataset}")
-    best = min(tuned, key=lambda name: tuned[name]["valid nats"])
+    best = min(tuned, key=lambda name: tuned[name]["nats"])
     names = [name for name in tuned if name != "blend"] if best == "blend" else [best]
     return {name: tuned[name]["options"] for name in names}
 
@@ -455,11 +456,17 @@ def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int,
     label = f"{way}: " if way else ""
     options = {name: (data.options or {}).get(name, {}) for name in names}
     valid: dict[str, float] = {}
+
+    def choose(name: str, work: Callable[[], dict[str, Any]]) -> None:
+        book.add(f"{label}{name}, validation", work)
+        row = next(row for row in book.rows if row["name"] == f"{label}{name}, validation")
+        valid[name] = row["nats"]
+        options.update({name: row["options"]} if name != "blend" else {})
+
     for name in names if n_tune else ():
-        options[name], valid[name] = tuned(data, n_tune, name)
+        choose(name, lambda name=name: tuned(data, n_tune, name))
     if n_tune and len(names) > 1:
-        valid["blend"] = valid_nats(data, n_tune, lambda: build(options))
-        click.echo(f"blend: {valid['blend']:.4f} nats on validation cases")
+        choose("blend", lambda: {"options": {}, "nats": valid_nats(data, n_tune, lambda: build(options))})
     n_cases = sum(len(some(one.test.cases, n_test)) for one in data.rounds)
     look(book.dataset, f"{book.stage}: {label}{', '.join(names)}", n_cases)
     everyone: dict[str, list[Prior]] = {}
@@ -472,9 +479,9 @@ def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int,
     for name, fitted in everyone.items():
         ranks, people, row = placed(fitted, data, n_test)
         found[name] = ranks, people
-        how: dict[str, Any] = {"options": options.get(name, {}), "valid nats": valid.get(name, 0.0)}
+        how: dict[str, Any] = {"options": options.get(name, {})}
         if name == "blend":
-            how |= {"weights": [dict(zip(names, one.weights.round(3).tolist(), strict=True)) for one in fitted]}
+            how = {"weights": [dict(zip(names, one.weights.round(3).tolist(), strict=True)) for one in fitted]}
         book.add(label + name, lambda row=row, how=how: {**row, **how})
     best = min(everyone, key=lambda name: valid.get(name, 0.0))
     for name in (name for name in everyone if name != best):

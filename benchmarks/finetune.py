@@ -120,10 +120,16 @@ WEIGHTS = ("gamma", "beta")
 UNTRAINED: dict[str, Any] = {"prior": None, "popularity": popularity, "ease": ease}
 
 
+live_option = click.option(
+    "--live", is_flag=True, help="Let the prior count what was chosen before each row, as a running store would."
+)
+
+
 @main.command("fit")
 @options
 @click.option("--cases", default=1200, show_default=True, help="Validation rows of each half.")
-def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int) -> None:
+@live_option
+def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int, live: bool) -> None:
     """Fit the weights of model and prior to one half of the validation people; judge by the other."""
     import torch
 
@@ -132,10 +138,13 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
     from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss
 
     rows = DATA[dataset](data, model)
+    if live:
+        rows.go_live()
+    run = f"{name}-live" if live else name
     chooser, how = Chooser(rows.writing.encoded.trie), Options()
     book = Book(
-        RESULTS / dataset / f"fit-{name}.json",
-        stage=f"fit-{name}",
+        RESULTS / dataset / f"fit-{run}.json",
+        stage=f"fit-{run}",
         dataset=dataset,
         settings={"model": model, "cases": cases},
         say=click.echo,
@@ -216,9 +225,7 @@ def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, jud
 @click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="transformers")
 @click.option("--ways", "every", default="prior,model,both", show_default=True, help="What to rank with.")
 @click.option("--part", "share", default="0/1", show_default=True, help="1/2: place the second half of the rows alone.")
-@click.option(
-    "--live", is_flag=True, help="Let the prior count what was chosen before each row, as a running store would."
-)
+@live_option
 def test_(
     dataset: str,
     data: Path,
@@ -254,7 +261,7 @@ def test_(
         settings={"model": model, "cases": len(chosen), "engine": engine_name},
         say=click.echo,
     )
-    fit = RESULTS / dataset / f"fit-{name}.json"
+    fit = RESULTS / dataset / f"fit-{run}.json"
     fitted = json.loads(fit.read_text())["rows"][0] if fit.is_file() else {"gamma": 1.0, "beta": 1.0}
     ways = every.split(",")
     asked = [way for way in ways if way not in UNTRAINED]

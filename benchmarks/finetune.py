@@ -512,12 +512,12 @@ INTRODUCTION = """\
 Written by `python benchmarks/finetune.py page` from the files under [results](results). Ranks are those of exact lists
 over the whole catalogue; brackets are 95 % intervals, bootstrapped over people. "Prior" is the untrained `sequence`
 prior, on the data sets of priors.py the one that was best there on validation cases, "model" the language model alone
-(`masked`), "both" the model and the prior inside the trie, weighted by what was fitted to half of the validation people,
-and "late" the same two lists fused afterwards. Nothing was chosen by looking at test rows, and each look is counted. A
-run called "plain" knows no days, as the published rows have none in their histories; one called "dated" has them back,
-from the rows and events in which the same person's choices stand with theirs, and writes "soon after", "next day" or
-"two weeks later" before what they chose. The prior of "plain" is an earlier version, which did not tell what goes on
-with a visit from what begins one.
+(`masked`), "both" the model and the prior inside the trie, weighted by what was fitted to half of the validation
+people, and "late" the same two lists fused afterwards. Nothing was chosen by looking at test rows, and each look is
+counted. A run called "plain" knows no days, as the published rows have none in their histories; one called "dated" has
+them back, from the rows and events in which the same person's choices stand with theirs, and writes "soon after", "next
+day" or "two weeks later" before what they chose. The prior of "plain" is an earlier version, which did not tell what
+goes on with a visit from what begins one.
 
 ![Loss by step](training.svg)
 """

@@ -3,9 +3,9 @@
     python benchmarks/priors.py --dataset foursquare-nyc --data DIR
     python benchmarks/priors.py --dataset speed               # what an answer costs, on made-up people
 
-Options are chosen from small grids by likelihood on validation cases; the best single prior is the one that is best
-there; the test cases are looked at once. Every list is ranked over the whole catalogue. Results go to
-`benchmarks/results/<data set>/priors.json`. DIR holds a folder a data set:
+Options are chosen from small grids, and the weights of the blend fitted, by likelihood on validation cases; what is
+likeliest there is the best, which all others are compared with; the test cases are looked at once. Every list is ranked
+over the whole catalogue. Results go to `benchmarks/results/<data set>/priors.json`. DIR holds a folder a data set:
 
 - foursquare-nyc `events.parquet` (user_id, location_id, start_day, start_min, weekday, split), `items.parquet`: the
   check-ins in New York of Yang et al. 2014, as split by published work on LLMs for locations
@@ -373,61 +373,66 @@ def some(cases: list[Case], n: int) -> list[Case]:
     return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))[: n or len(cases)]]
 
 
-def tuned(data: Data, n_cases: int, name: str) -> dict[str, Any]:
+def tuned(data: Data, n_cases: int, name: str) -> Choice:
     """The options of a prior under which validation cases are likeliest, and how many nats each takes then."""
     asked, found = (data.options or {}).get(name, {}), []
     for values in itertools.product(*GRIDS[name].values()):
-        options = asked | dict(zip(GRIDS[name], values, strict=True))
-        nats = valid_nats(data, n_cases, lambda options=options: build({name: options}))
-        found.append({"options": options, "nats": nats})
-    best = min(found, key=lambda one: one["nats"])
-    click.echo(f"{name}: {best}")
-    return best
+        options = {name: asked | dict(zip(GRIDS[name], values, strict=True))}
+        found.append(on_validation(data, n_cases, options))
+    return min(found, key=lambda one: one["nats"])
 
 
-def valid_nats(data: Data, n_cases: int, make: Callable[[], Prior]) -> float:
-    """Mean negative log-probability of the choices of validation cases, each round's by a prior of its own."""
-    catalog, nats = Catalog.of(data.items), []
+Choice = dict[str, Any]
+"""What validation cases chose: options by prior, mean nats, and of several priors the weights in each round."""
+
+
+def on_validation(data: Data, n_cases: int, options: dict[str, dict[str, Any]]) -> Choice:
+    """Mean negative log-probability of validation cases under a prior; of several, under the best blend of them."""
+    catalog, nats, weights = Catalog.of(data.items), [], {}
     for part in {id(one.tune): one.tune for one in data.rounds}.values():
-        prior = make()
+        prior, cases = fitted({"options": options}, catalog, part), some(part.cases, n_cases)
+        if isinstance(prior, Blend):
+            prior.weigh([(case.history, case.now, catalog.row[case.item_id]) for case in cases], held_out=data.held_out)
+            weights[id(part)] = dict(zip(options, prior.weights.round(3).tolist(), strict=True))
+        nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in cases]
+    made = {"options": options, "nats": round(float(np.mean(nats)), 4)}
+    return made | ({"weights": [weights[id(one.tune)] for one in data.rounds]} if weights else {})
+
+
+def fitted(choice: Choice, catalog: Catalog, part: Part, n_round: int = 0) -> Prior:
+    """A prior that has learned from a part; several are a blend, by the weights of a round where there are any."""
+    voices = {name: Registry().build("priors", name, options) for name, options in choice["options"].items()}
+    if len(voices) == 1:
+        [prior] = voices.values()
         prior.fit(catalog, part.batches)
-        nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
-    return round(float(np.mean(nats)), 4)
+        return prior
+    blend = Blend.of(voices, n_fit=0)
+    blend.fit(catalog, part.batches)
+    if "weights" in choice:
+        blend.weights = np.array([choice["weights"][n_round][name] for name in blend.members])
+    return blend
 
 
-def build(options: dict[str, dict[str, Any]]) -> Prior:
-    """A prior by its name and options; of several, their blend."""
-    voices = {name: Registry().build("priors", name, chosen) for name, chosen in options.items()}
-    return Blend.of(voices) if len(voices) > 1 else next(iter(voices.values()))
-
-
-def name_of(options: dict[str, dict[str, Any]]) -> str:
-    """What `build` makes of options."""
-    return "blend" if len(options) > 1 else next(iter(options))
-
-
-def best_of(dataset: str) -> dict[str, dict[str, Any]]:
-    """Names and options of what was best on validation cases, for `build`.
+def best_of(dataset: str) -> Choice:
+    """What was best on validation cases.
 
     Raises:
         ClickException: If nothing was tuned yet.
     """
     file = RESULTS / dataset / "priors.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
-    tuned = {row["name"].removesuffix(", validation"): row for row in rows if row["name"].endswith(", validation")}
+    tuned = [row for row in rows if row["name"].endswith(", validation")]
     if not tuned:
         raise click.ClickException(f"no priors were tuned: python benchmarks/priors.py --dataset {dataset}")
-    best = min(tuned, key=lambda name: tuned[name]["nats"])
-    names = [name for name in tuned if name != "blend"] if best == "blend" else [best]
-    return {name: tuned[name]["options"] for name in names}
+    return min(tuned, key=lambda row: row["nats"])
 
 
-def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+def placed(priors: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Places of the test cases' targets by one prior of each round, whose cases they are, and the figures."""
     row = {item.item_id: i for i, item in enumerate(data.items)}
     ranks, nats, people = [], [], []
     spent_s = 0.0
-    for prior, one in zip(fitted, data.rounds, strict=True):
+    for prior, one in zip(priors, data.rounds, strict=True):
         for case in some(one.test.cases, n_cases):
             started_s = time.perf_counter()
             log_mass = say(prior, case, data)
@@ -453,37 +458,31 @@ def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarra
 
 def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int, n_test: int) -> None:
     """Tune, fit, place and compare, in one way of asking."""
-    label = f"{way}: " if way else ""
-    options = {name: (data.options or {}).get(name, {}) for name in names}
-    valid: dict[str, float] = {}
+    label, chosen = f"{way}: " if way else "", {}
 
-    def choose(name: str, work: Callable[[], dict[str, Any]]) -> None:
+    def choose(name: str, work: Callable[[], Choice]) -> None:
         book.add(f"{label}{name}, validation", work)
-        row = next(row for row in book.rows if row["name"] == f"{label}{name}, validation")
-        valid[name] = row["nats"]
-        options.update({name: row["options"]} if name != "blend" else {})
+        chosen[name] = next(row for row in book.rows if row["name"] == f"{label}{name}, validation")
 
-    for name in names if n_tune else ():
+    for name in names:
         choose(name, lambda name=name: tuned(data, n_tune, name))
-    if n_tune and len(names) > 1:
-        choose("blend", lambda: {"options": {}, "nats": valid_nats(data, n_tune, lambda: build(options))})
+    options = {name: chosen[name]["options"][name] for name in names}
+    if len(names) > 1:
+        choose("blend", lambda: on_validation(data, n_tune, options))
     n_cases = sum(len(some(one.test.cases, n_test)) for one in data.rounds)
     look(book.dataset, f"{book.stage}: {label}{', '.join(names)}", n_cases)
+    whole = "blend" if len(names) > 1 else names[0]
     everyone: dict[str, list[Prior]] = {}
-    for one in data.rounds:
-        prior = build(options)
-        prior.fit(Catalog.of(data.items), one.test.batches)
-        for name, voice in {**(prior.voices if isinstance(prior, Blend) else {}), name_of(options): prior}.items():
+    for n, one in enumerate(data.rounds):
+        prior = fitted(chosen[whole], Catalog.of(data.items), one.test, n)
+        for name, voice in {**(prior.voices if isinstance(prior, Blend) else {}), whole: prior}.items():
             everyone.setdefault(name, []).append(voice)
     found: dict[str, tuple[np.ndarray, list[str]]] = {}
-    for name, fitted in everyone.items():
-        ranks, people, row = placed(fitted, data, n_test)
+    for name, each in everyone.items():
+        ranks, people, row = placed(each, data, n_test)
         found[name] = ranks, people
-        how: dict[str, Any] = {"options": options.get(name, {})}
-        if name == "blend":
-            how = {"weights": [dict(zip(names, one.weights.round(3).tolist(), strict=True)) for one in fitted]}
-        book.add(label + name, lambda row=row, how=how: {**row, **how})
-    best = min(everyone, key=lambda name: valid.get(name, 0.0))
+        book.add(label + name, lambda row=row: row)
+    best = min(chosen, key=lambda name: chosen[name]["nats"])
     for name in (name for name in everyone if name != best):
         book.add(f"{label}{best} - {name}", lambda name=name: difference(found[best][0], *found[name]))
 
@@ -527,7 +526,7 @@ def speed(book: Book) -> None:
 @click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
 @click.option("--prior", "names", multiple=True, type=click.Choice(list(GRIDS)), help="All when none is named.")
 @click.option("--way", help="One of the ways in which the data set is asked; all when omitted.")
-@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round; 0 tunes nothing.")
+@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round.")
 @click.option("--cases", default=0, show_default=True, help="Test cases of a round, drawn by chance; 0 for all.")
 @click.option("--name", default="priors", show_default=True, help="Names the file of results.")
 def main(

@@ -249,8 +249,7 @@ class Protocol(Rows):
         import priors  # which reads data sets of this module, too
 
         self.name, self._say = name, priors.say
-        self._data = priors.DATA[name][""](data)
-        self._make = lambda: priors.build(priors.best_of(name))
+        self._data, self._fitted_to = priors.DATA[name][""](data), partial(priors.fitted, priors.best_of(name))
         first, *_ = self._rounds = self._data.rounds
         self._fits: dict[int, Any] = {}
         self._told: dict[int, tuple[Any, Any]] = {}
@@ -287,8 +286,8 @@ class Protocol(Rows):
     def _fit(self, part: Any) -> Any:
         """The prior that judges a part."""
         if id(part) not in self._fits:
-            self._fits[id(part)] = self._make()
-            self._fits[id(part)].fit(self.catalog, part.batches)
+            n = next(n for n, one in enumerate(self._rounds) if part is one.tune or part is one.test)
+            self._fits[id(part)] = self._fitted_to(self.catalog, part, n)
         return self._fits[id(part)]
 
     @cached_property

@@ -85,10 +85,14 @@ def test_a_model_learns_nothing_that_it_is_asked(
     with pytest.raises(ClickException, match=r"priors\.py --dataset made-up"):
         priors.best_of("made-up")
     (tmp_path / "made-up").mkdir()
-    tuned = {"popularity": 2.0, "sequence": 1.5, "blend": 1.2}
-    rows = [{"name": f"{name}, validation", "options": {}, "nats": nats} for name, nats in tuned.items()]
-    (tmp_path / "made-up" / "priors.json").write_text(json.dumps({"rows": rows}))
-    assert set(priors.best_of("made-up")) == {"popularity", "sequence"}
+    voices: dict[str, dict[str, Any]] = {"popularity": {}, "sequence": {}}
+    weights = [{"popularity": 0.2, "sequence": 0.6}, {"popularity": 0.3, "sequence": 0.7}]
+    tuned = [
+        {"name": "sequence, validation", "options": {"sequence": {}}, "nats": 1.5},
+        {"name": "blend, validation", "options": voices, "nats": 1.2, "weights": weights},
+    ]
+    (tmp_path / "made-up" / "priors.json").write_text(json.dumps({"rows": tuned}))
+    assert priors.best_of("made-up") == tuned[1]
     rows = load("rows").Protocol("made-up", tmp_path, str(tiny_model))
     valid, test = rows.cases("valid"), rows.cases("test")
     assert (len(valid), len(test)) == (12, 24)
@@ -97,8 +101,8 @@ def test_a_model_learns_nothing_that_it_is_asked(
     assert len(learned) == 12 * 7
     assert not learned & asked
     assert all(rows.live(case).sum() == 1 for case in test)  # what is left is the target
-    by_hand = priors.build(priors.best_of("made-up"))
-    by_hand.fit(rows.catalog, rounds[1].test.batches)
+    by_hand = priors.fitted(tuned[1], rows.catalog, rounds[1].test, 1)
+    assert by_hand.weights.tolist() == [0.3, 0.7]
     assert rows.log_mass(test[12]) == pytest.approx(by_hand.log_mass_held_out(test[12].before(-1), Context()))
 
 

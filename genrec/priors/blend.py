@@ -70,8 +70,19 @@ class Blend(Prior):
         if cases:
             cut = pa.scalar(min(case.at for case, _, _ in cases), pa.timestamp("us", "UTC"))
             self._fit_voices(catalog, [batch.filter(pc.less(batch["at"], cut)) for batch in batches])
+        self.weigh(cases)
+        self._fit_voices(catalog, batches)
+
+    def weigh(self, cases: Iterable[tuple[History, Context, int]], *, held_out: bool = False) -> None:
+        """Fit the weights to choices that the voices have not seen; of too few, all weigh the same.
+
+        Args:
+            cases: What came before each choice, the context of the choice, and the catalogue row that was chosen.
+            held_out: Whether others may count whenever it was; see `Prior.log_mass_held_out`.
+        """
         choices = [
-            (self._said(self.members, history, now).astype(np.float32), np.ones(1), row) for history, now, row in cases
+            (self._said(self.members, history, now, held_out=held_out).astype(np.float32), np.ones(1), row)
+            for history, now, row in cases
         ]
         self.weights = np.zeros(len(self.members))
         kept = np.arange(len(self.members))
@@ -82,7 +93,6 @@ class Blend(Prior):
                 self.weights[kept] = weights
                 break
             kept = np.delete(kept, weights.argmin())
-        self._fit_voices(catalog, batches)
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""

@@ -264,8 +264,7 @@ class Protocol(Rows):
         for user, events in by_user.items():
             past = moments(sorted(events, key=lambda event: event.at))[-50:]
             people.append(History(user_id=user, user=None, at=past[-1].at, moments=past))
-        items = self._data.items
-        super().__init__(model, items, people, short_texts(items))
+        super().__init__(model, self._data.items, people)
 
     def cases(self, split: str) -> list[History]:
         """The cases of all rounds; those of validation, once each."""

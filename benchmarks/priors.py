@@ -390,7 +390,7 @@ def on_validation(data: Data, n_cases: int, options: dict[str, dict[str, Any]]) 
     """Mean negative log-probability of validation cases under a prior; of several, under the best blend of them."""
     catalog, nats, weights = Catalog.of(data.items), [], {}
     for part in {id(one.tune): one.tune for one in data.rounds}.values():
-        prior, cases = fitted({"options": options}, catalog, part), some(part.cases, n_cases)
+        prior, cases = fitted({"options": options, "weights": []}, catalog, part), some(part.cases, n_cases)
         if isinstance(prior, Blend):
             prior.weigh([(case.history, case.now, catalog.row[case.item_id]) for case in cases], held_out=data.held_out)
             weights[id(part)] = dict(zip(options, prior.weights.round(3).tolist(), strict=True))
@@ -400,16 +400,17 @@ def on_validation(data: Data, n_cases: int, options: dict[str, dict[str, Any]]) 
 
 
 def fitted(choice: Choice, catalog: Catalog, part: Part, n_round: int = 0) -> Prior:
-    """A prior that has learned from a part; several are a blend, by the weights of a round where there are any."""
+    """A prior that has learned from a part; several are a blend, by the weights of a round where any were chosen."""
     voices = {name: Registry().build("priors", name, options) for name, options in choice["options"].items()}
     if len(voices) == 1:
         [prior] = voices.values()
         prior.fit(catalog, part.batches)
         return prior
-    blend = Blend.of(voices, n_fit=0)
+    weights = choice.get("weights")
+    blend = Blend.of(voices) if weights is None else Blend.of(voices, n_fit=0)
     blend.fit(catalog, part.batches)
-    if "weights" in choice:
-        blend.weights = np.array([choice["weights"][n_round][name] for name in blend.members])
+    if weights:
+        blend.weights = np.array([weights[n_round][name] for name in blend.members])
     return blend
 
 
@@ -465,10 +466,15 @@ def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int,
         chosen[name] = next(row for row in book.rows if row["name"] == f"{label}{name}, validation")
 
     for name in names:
-        choose(name, lambda name=name: tuned(data, n_tune, name))
+        if n_tune:
+            choose(name, lambda name=name: tuned(data, n_tune, name))
+        else:
+            chosen[name] = {"options": {name: (data.options or {}).get(name, {})}, "nats": 0.0}
     options = {name: chosen[name]["options"][name] for name in names}
     if len(names) > 1:
-        choose("blend", lambda: on_validation(data, n_tune, options))
+        chosen["blend"] = {"options": options, "nats": 0.0}
+        if n_tune:
+            choose("blend", lambda: on_validation(data, n_tune, options))
     n_cases = sum(len(some(one.test.cases, n_test)) for one in data.rounds)
     look(book.dataset, f"{book.stage}: {label}{', '.join(names)}", n_cases)
     whole = "blend" if len(names) > 1 else names[0]
@@ -526,7 +532,7 @@ def speed(book: Book) -> None:
 @click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
 @click.option("--prior", "names", multiple=True, type=click.Choice(list(GRIDS)), help="All when none is named.")
 @click.option("--way", help="One of the ways in which the data set is asked; all when omitted.")
-@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round.")
+@click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round; 0 tunes nothing.")
 @click.option("--cases", default=0, show_default=True, help="Test cases of a round, drawn by chance; 0 for all.")
 @click.option("--name", default="priors", show_default=True, help="Names the file of results.")
 def main(

@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.checkpoints import explained, last_checkpoint
+from genrec.finetune.frozen import Frozen
 from genrec.finetune.loss import (
     Alternatives,
     alternatives,
@@ -40,7 +42,7 @@ from genrec.finetune.loss import (
     trie_loss,
 )
 from genrec.finetune.merging import empty_ranks
-from genrec.finetune.methods import adapt, hidden_before, output_embeddings
+from genrec.finetune.methods import adapt, hidden_before, hidden_below, output_embeddings
 from genrec.finetune.packing import Chooser, Packed, Writing, pack, plan
 from genrec.history import History
 from genrec.prompt import Row
@@ -318,9 +320,10 @@ def _part(steps: list[list[int]], share: float) -> list[list[int]]:
     return steps[: max(1, round(min(1.0, share) * len(steps)))]
 
 
-def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
+def target_losses(model: Any, step: Batch, options: Options, frozen: Frozen | None = None) -> torch.Tensor:
     """What each target costs, nats; by the loss over the trie its negative log-probability. Shape ``(n_targets,)``."""
-    hidden = hidden_before(model, step.packed, step.index)
+    below = None if frozen is None else frozen.below(step.packed, partial(hidden_below, model))
+    hidden = hidden_before(model, step.packed, step.index, below=below)
     output = output_embeddings(model).weight
     if step.among is None:
         losses = full_vocabulary(hidden, output, step.token.to(hidden.device))
@@ -343,10 +346,16 @@ class _Loop(Trainer):  # type: ignore[misc]
     """`Trainer` over planned steps."""
 
     def __init__(
-        self, *, options: Options, held_out: Sequence[Batch], on_look: OnLook | None, **arguments: Any
+        self,
+        *,
+        options: Options,
+        held_out: Sequence[Batch],
+        on_look: OnLook | None,
+        frozen: Frozen | None,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.options, self.held_out, self.on_look = options, held_out, on_look
+        self.options, self.held_out, self.on_look, self.frozen = options, held_out, on_look, frozen
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> Any:
@@ -357,7 +366,7 @@ class _Loop(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """Mean negative log-probability of the step's targets, by their weights."""
         step: Batch = inputs["step"]
-        losses = target_losses(model, step, self.options)
+        losses = target_losses(model, step, self.options, self.frozen)
         weight = step.weight.to(losses.device)
         loss = (losses * weight).sum() / weight.sum()
         if not torch.isfinite(loss):
@@ -518,10 +527,12 @@ def train(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU: more of them by accelerate launch
     stop = _Stop(until_s=time.monotonic() + 60 * max_minutes)
+    frozen = Frozen((row.token_ids for _, row in steps.rows), folder) if options.last_layers else None
     loop = _Loop(
         options=options,
         held_out=held_out,
         on_look=on_look,
+        frozen=frozen if frozen and frozen.again else None,
         model=model,
         args=arguments,
         train_dataset=steps,
@@ -531,7 +542,7 @@ def train(
     loop.remove_callback(PrinterCallback)
     started_s = time.monotonic()
     try:
-        with stop.on_interrupt(), empty_ranks():
+        with stop.on_interrupt(), empty_ranks(), closing(frozen) if frozen else nullcontext():
             loop.train(resume_from_checkpoint=last)
     except (RuntimeError, OSError, MemoryError, SafetensorError) as error:
         if (said := explained(error, folder, options.step_tokens)) is error:

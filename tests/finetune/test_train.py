@@ -261,12 +261,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where(
         train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("last_layers", [None, 1])
 def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
-    writing: Writing, tiny_model: Path, tmp_path: Path
+    writing: Writing, tiny_model: Path, tmp_path: Path, last_layers: int | None
 ) -> None:
+    options = replace(QUICK, last_layers=last_layers)
+
     def run(folder: str, minutes: float) -> tuple[torch.Tensor, list[float]]:
         model = load_model(tiny_model, dtype="float32")
-        result = train(model, PEOPLE, writing, QUICK, tmp_path / folder, max_minutes=minutes, progress=False)
+        result = train(model, PEOPLE, writing, options, tmp_path / folder, max_minutes=minutes, progress=False)
         assert result.interrupted == (minutes == 0)
         step = batch([(p, r) for p in PEOPLE[:4] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)
         with torch.inference_mode():

@@ -480,7 +480,7 @@ def frozen_(
             "rows seen before": round(float(np.mean(come_again)), 3),
             "CPU seconds a step": round(kept, 3),
             "all computed": round(computed, 3),
-            "ratio": round(kept / computed, 3),
+            "kept / computed": round(kept / computed, 3),
         }
 
     learn(steps[0], None)  # the first warms up

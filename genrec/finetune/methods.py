@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
+from genrec.engines.bottleneck import BottleneckConfig
 from genrec.engines.transformers import best_device, causal_model
 from genrec.errors import ConfigError, ModelError
 from genrec.finetune.attention import NAME, packed_attention, rows_of
@@ -25,9 +26,9 @@ _UNLIKE = ("logits_scaling", "logit_scale", "final_logit_softcapping", "attn_log
 """Settings of models whose logits or attention are changed in ways that training here does not know."""
 _MULTIPLE = 128
 """Steps are filled up to a multiple of so many places: for every new shape, a CPU's kernels are made anew and kept."""
-METHODS = ("lora", "adalora", "prefix", "full")
-"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), prefix-tuning (Li and Liang 2021), all
-weights."""
+METHODS = ("lora", "adalora", "bottleneck", "prefix", "full")
+"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), bottleneck adapters (Houlsby et al. 2019),
+prefix-tuning (Li and Liang 2021), all weights."""
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
@@ -69,7 +70,7 @@ def load_adapted(base: Path, adapter: Path, method: str) -> Any:
         return load_model(adapter)
     if method == "adalora":
         raise ConfigError(
-            f"an adapter made by {method!r} cannot learn on", hint="lora, prefix and full can: its ranks are settled."
+            f"an adapter made by {method!r} cannot learn on", hint="The others can: its ranks are settled."
         )
     try:
         adapted = peft.PeftModel.from_pretrained(load_model(base), str(adapter), is_trainable=True)
@@ -93,9 +94,10 @@ def adapt(
     Args:
         model: The model; it is changed in place.
         method: One of `METHODS`.
-        rank: Rank of LoRA's updates, with which AdaLoRA begins, to end with half of it on average; length of a prefix.
+        rank: Rank of LoRA's updates, with which AdaLoRA begins, to end with half of it on average; width of a
+            bottleneck; length of a prefix.
         alpha: Scale of the updates is this over rank; the rank when omitted.
-        dropout: Share of an update's inputs that are dropped in training.
+        dropout: Share of an update's or a bottleneck's inputs that are dropped in training.
         last_layers: Adapt the last so many layers alone.
         n_steps: Optimizer steps to come, which AdaLoRA's schedule needs.
 
@@ -111,12 +113,12 @@ def adapt(
             hint=f"rank from 1, dropout from 0 to below 1, last_layers from 1 to {n_layers}.",
         )
     first = n_layers - (last_layers or n_layers)
+    where = {"task_type": "CAUSAL_LM", "layers_to_transform": list(range(first, n_layers)) if first else None}
     low_rank: dict[str, Any] = {
         "lora_alpha": alpha or rank,
         "lora_dropout": dropout,
         "target_modules": "all-linear",
-        "task_type": "CAUSAL_LM",
-        "layers_to_transform": list(range(first, n_layers)) if first else None,
+        **where,
     }
     if first:  # layers are told apart by name, which "all-linear" does not go with
         inner = model.base_model.layers[-1].named_modules()
@@ -129,6 +131,10 @@ def adapt(
         schedule = {"tinit": n_steps // 10, "tfinal": n_steps // 2, "total_step": n_steps}
         config = peft.AdaLoraConfig(init_r=rank, target_r=max(1, rank // 2), **schedule, **low_rank)
         return _computed_in_half(peft.get_peft_model(model, config))
+    if method == "bottleneck":
+        if not hasattr(model.base_model.layers[0], "mlp"):
+            raise ConfigError("this model's layers have no MLP to put a bottleneck behind", hint="Train a LoRA.")
+        return peft.get_peft_model(model, BottleneckConfig(r=rank, dropout=dropout, **where))
     if method == "prefix":
         if first or dropout:
             raise ConfigError("a prefix is seen by all layers, and whole", hint="Leave last_layers and dropout out.")

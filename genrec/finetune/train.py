@@ -57,14 +57,14 @@ OnLook = Callable[[int, float], bool]
 class Options:
     """How to train."""
 
-    method: Literal["lora", "adalora", "prefix", "full"] = "lora"
+    method: Literal["lora", "adalora", "bottleneck", "prefix", "full"] = "lora"
     """What learns."""
     rank: int = 32
-    """Rank of a LoRA's updates; length of a prefix."""
+    """Rank of a LoRA's updates; width of a bottleneck; length of a prefix."""
     alpha: float | None = None
     """Scale of the updates is this over rank; the rank when omitted."""
     dropout: float = 0.0
-    """Share of an update's inputs that are dropped."""
+    """Share of an update's or a bottleneck's inputs that are dropped."""
     last_layers: int | None = None
     """Adapt the last so many layers alone; all when omitted."""
     loss: Literal["trie", "binary", "full-vocabulary"] = "trie"

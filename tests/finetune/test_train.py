@@ -21,6 +21,7 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, ModelError, TrainingError
+from genrec.finetune.adapter import NEVER_MERGED
 from genrec.finetune.merging import merge, write_adapter, write_whole
 from genrec.finetune.methods import METHODS, load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
@@ -81,9 +82,9 @@ def test_every_method_learns_and_is_saved_and_served(
         write_adapter(result.model, folder)
     if method in ("lora", "adalora"):
         merge(tiny_model, folder, whole)
-    if method != "prefix":
+    if method not in NEVER_MERGED:
         engines.append(TransformersEngine(whole, model="whole", dtype="float32"))
-    if method in ("lora", "prefix"):
+    if method in ("lora", *NEVER_MERGED):
         engines.append(TransformersEngine(tiny_model, model="beside", dtype="float32", adapter=folder))
     for engine in engines:
         for _ in range(2):  # the second time from what the engine keeps
@@ -92,10 +93,11 @@ def test_every_method_learns_and_is_saved_and_served(
             assert found[0] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["lora", "bottleneck", "full"])
 def test_only_the_last_layers_change_where_that_is_asked_for(
-    writing: Writing, tiny_model: Path, tmp_path: Path
+    writing: Writing, tiny_model: Path, tmp_path: Path, method: str
 ) -> None:
-    options = replace(QUICK, last_layers=1, max_steps=2)
+    options = replace(QUICK, method=method, last_layers=1, max_steps=2)  # type: ignore[arg-type]
     result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
     learned = [name for name, parameter in result.model.named_parameters() if parameter.requires_grad]
     assert learned
@@ -166,11 +168,14 @@ def test_the_texts_of_all_items_can_be_learned_first(writing: Writing, tiny_mode
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_an_adapter_learns_on_from_where_it_was(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
-    model = load_model(tiny_model, dtype="float32")
-    first = train(model, PEOPLE, writing, QUICK, tmp_path / "first", progress=False)
+@pytest.mark.parametrize("method", ["lora", "bottleneck"])
+def test_an_adapter_learns_on_from_where_it_was(
+    writing: Writing, tiny_model: Path, tmp_path: Path, method: str
+) -> None:
+    model, options = load_model(tiny_model, dtype="float32"), replace(QUICK, method=method)  # type: ignore[arg-type]
+    first = train(model, PEOPLE, writing, options, tmp_path / "first", progress=False)
     write_adapter(first.model, tmp_path / "adapter")
-    again = load_adapted(tiny_model, tmp_path / "adapter", "lora")
+    again = load_adapted(tiny_model, tmp_path / "adapter", method)
     step = Steps(PEOPLE, writing, QUICK)[0]
     before = target_losses(first.model.eval(), step, QUICK)
     assert torch.allclose(target_losses(again.eval(), step, QUICK), before, atol=1e-4)

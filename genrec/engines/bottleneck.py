@@ -1,8 +1,8 @@
 """Bottleneck adapters as a method of PEFT: a small network behind each layer's MLP, which saves and loads like a LoRA.
 
 Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751), behind the MLP alone as Pfeiffer et al. 2021
-(https://arxiv.org/abs/2005.00247) place them. What they do is not linear, so they are never part of the weights. PEFT has
-no such method; importing this module enters one into its tables. Knows PEFT and modules of torch.
+(https://arxiv.org/abs/2005.00247) place them. What they do is not linear, so they are never part of the weights. PEFT
+has no such method; importing this module enters one into its tables. Knows PEFT and modules of torch.
 """
 
 from __future__ import annotations

@@ -113,7 +113,10 @@ def adapt(
             hint=f"rank from 1, dropout from 0 to below 1, last_layers from 1 to {n_layers}.",
         )
     first = n_layers - (last_layers or n_layers)
-    where = {"task_type": "CAUSAL_LM", "layers_to_transform": list(range(first, n_layers)) if first else None}
+    where: dict[str, Any] = {
+        "task_type": "CAUSAL_LM",
+        "layers_to_transform": list(range(first, n_layers)) if first else None,
+    }
     low_rank: dict[str, Any] = {
         "lora_alpha": alpha or rank,
         "lora_dropout": dropout,
@@ -263,7 +266,7 @@ def _unwrapped(model: Any) -> Any:
 
 
 def _causal(model: Any) -> Any:
-    """transformers' model within what adapts it."""
+    """The model itself, within what adapts it."""
     model = _unwrapped(model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -168,9 +168,9 @@ class Result:
     n_planned: int
     """Optimizer steps planned."""
     log: list[dict[str, float]]
-    """What was logged, in order: step, loss (nats a target), eval_loss, learning_rate."""
+    """What was logged, in order: step, seconds until then, loss (nats a target), eval_loss, learning_rate."""
     seconds: float
-    """Time this run took."""
+    """Time training took, before resumptions included."""
     n_tokens: int
     """Token positions computed in one epoch."""
     n_targets: int
@@ -399,13 +399,28 @@ def held_out_losses(model: Any, steps: Sequence[Batch], options: Options) -> np.
 
 @dataclass
 class _Stop(TrainerCallback):  # type: ignore[misc]
-    """Ends training after the step under way when asked to, with a checkpoint; reminds AdaLoRA of its schedule."""
+    """Ends training after the step under way when asked to, with a checkpoint; notes the time; reminds AdaLoRA."""
 
     asked: threading.Event = field(default_factory=threading.Event)
     until_s: float = math.inf
     """When to stop by itself, on `time.monotonic`."""
     stopped: bool = False
     """Whether it did."""
+    began_s: float = 0.0
+    """When training would have begun without pauses, on `time.monotonic`."""
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, without pauses between a stop and a resumption."""
+        return time.monotonic() - self.began_s
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count on from what the checkpoint's log says."""
+        self.began_s = time.monotonic() - max((entry["seconds"] for entry in state.log_history), default=0.0)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the time."""
+        state.log_history[-1]["seconds"] = round(self.seconds, 1)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Let AdaLoRA move ranks to where they count, which it does between a step and the next gradient."""
@@ -418,6 +433,7 @@ class _Stop(TrainerCallback):  # type: ignore[misc]
             _give_back_memory()
         if _any_process(self.asked.is_set() or time.monotonic() > self.until_s):
             self.stopped = control.should_training_stop = control.should_save = True
+        control.should_log |= control.should_save  # or the time since the last entry would be lost
         return control
 
     @contextmanager
@@ -516,6 +532,7 @@ def train(
         save_strategy="steps",
         save_steps=options.eval_every if looks and options.patience else options.save_every,
         save_total_limit=2,
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=bool(looks and options.patience),
         metric_for_best_model="eval_loss" if looks else None,
         greater_is_better=False if looks else None,
@@ -540,7 +557,6 @@ def train(
         callbacks=[stop, *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
     )
     loop.remove_callback(PrinterCallback)
-    started_s = time.monotonic()
     try:
         with stop.on_interrupt(), empty_ranks(), closing(frozen) if frozen else nullcontext():
             loop.train(resume_from_checkpoint=last)
@@ -553,7 +569,7 @@ def train(
         n_steps=loop.state.global_step,
         n_planned=n_planned,
         log=[entry for entry in loop.state.log_history if "loss" in entry or "eval_loss" in entry],
-        seconds=time.monotonic() - started_s,
+        seconds=stop.seconds,
         n_tokens=steps.n_tokens,
         n_targets=steps.n_targets,
         interrupted=stop.stopped and loop.state.global_step < n_planned,

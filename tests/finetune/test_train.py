@@ -27,6 +27,7 @@ from genrec.finetune.methods import METHODS, load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import (
     Options,
+    Result,
     Steps,
     batch,
     choice_logits,
@@ -286,6 +287,28 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
     resumed, log = run("parts", 10)
     torch.testing.assert_close(resumed, whole, atol=1e-3, rtol=0)
     assert log[-1] == pytest.approx(whole_log[-1], abs=1e-3)
+
+
+def test_looks_without_improvement_and_time_are_counted_on_after_a_stop(
+    writing: Writing, tiny_model: Path, tmp_path: Path
+) -> None:
+    held_out = [batch([(p, r) for p in PEOPLE[:3] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)]
+    options = replace(QUICK, learning_rate=1e-30, eval_every=1, patience=2)
+
+    def run(minutes: float) -> Result:
+        model = load_model(tiny_model, dtype="float32")
+        return train(model, PEOPLE, writing, options, tmp_path, held_out=held_out, max_minutes=minutes, progress=False)
+
+    assert run(0).n_steps == 1
+    assert run(0).n_steps == 2
+    state = tmp_path / "checkpoint-2" / "trainer_state.json"
+    kept = json.loads(state.read_text())
+    kept["log_history"][-1]["seconds"] += 1000
+    state.write_text(json.dumps(kept))
+    result = run(10)
+    assert result.n_steps == 3, "the first look and two that were no better"
+    assert result.seconds > 1000
+    assert [entry["seconds"] > 1000 for entry in result.log if "loss" in entry] == [False, False, True]
 
 
 def test_a_full_disk_costs_the_checkpoint_under_way_and_no_other(

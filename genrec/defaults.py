@@ -23,6 +23,7 @@ def genrec_priors() -> Mapping[str, type[Prior]]:
     from genrec.priors.basket import Basket
     from genrec.priors.blend import Blend
     from genrec.priors.ease import Ease
+    from genrec.priors.friends import Friends
     from genrec.priors.neighbours import Neighbours
     from genrec.priors.popularity import Popularity
     from genrec.priors.repeat import Repeat
@@ -33,6 +34,7 @@ def genrec_priors() -> Mapping[str, type[Prior]]:
         "basket": Basket,
         "blend": Blend,
         "ease": Ease,
+        "friends": Friends,
         "neighbours": Neighbours,
         "popularity": Popularity,
         "repeat": Repeat,

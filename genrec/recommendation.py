@@ -147,6 +147,8 @@ class Recommendation:
     exact: bool = True
     """Whether this is the true top-k under the scoring; false where the search was told to stop early, and
     where a model was asked for titles."""
+    needs_review: bool = False
+    """Whether a person must check the list before anything is done; the prompt template says so of its domain."""
     notes: tuple[str, ...] = ()
     """What a reader should know about this answer, in plain sentences."""
 
@@ -165,5 +167,6 @@ class Recommendation:
             "timings_s": {stage: round(seconds, 6) for stage, seconds in self.timings_s.items()},
             "usage": dict(self.usage),
             "exact": self.exact,
+            "needs_review": self.needs_review,
             "notes": list(self.notes),
         }

@@ -99,7 +99,7 @@ class Recommender:
         chat: A language model that is asked for titles instead; prior and scoring have no say then.
         grounder: Finds the items that those titles name; by their exact names when omitted.
         encoded: The catalogue in the engine's token ids; encoded now when omitted.
-        template: How a history is written; needed with an engine.
+        template: How a history is written, and what its domain asks for care with; needed with an engine.
         rerankers: The chain, in order.
         scoring: `auto` takes `fused` where there is a prior, else `joint`; see `Scoring`.
         limits: Where a search may stop before it is certain.
@@ -530,6 +530,8 @@ class Recommender:
                 )
             )
         draft.done("rerank", kept, time.perf_counter() - started_s)
+        if self.template and self.template.caution:
+            draft.notes.append(self.template.caution)
         model = engine or self.chat
         return Recommendation(
             user_id=query.user_id,
@@ -555,6 +557,7 @@ class Recommender:
             usage=vars(draft.usage) if engine else {},
             exact=isinstance(ranking, Ranking) and ranking.is_exact,
             notes=tuple(draft.notes),
+            needs_review=self.template is not None and self.template.review,
         )
 
     def _explain(self, drafts: Sequence[_Draft], answers: Sequence[Recommendation]) -> list[Recommendation]:

@@ -126,6 +126,7 @@ class Workspace:
     def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
         """A prior by name, fitted to the store's events, or to those before an instant."""
         prior = self._prior(name)
+        prior.relate(self.store.edges())
         prior.fit(self.catalog, self.store.events(before=before))
         return prior
 
@@ -398,7 +399,7 @@ class Workspace:
             chat=chat,
             grounder=grounder,
             encoded=encoded,
-            template=self.template if encoded is not None else None,
+            template=self.template,
             rerankers=[self.registry.build("rerankers", n, settings.rerankers.get(n)) for n in settings.rerank],
             scoring="auto" if scoring == "auto" and not self.card else _scoring(scoring, self.card),
             limits=Limits(

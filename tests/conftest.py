@@ -12,6 +12,11 @@ from genrec.tokenizer import HfTokenizer
 from tests.support.postgres import BINARIES, find_binaries, postgres_server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a change of the templates be looked at as a change of their snapshots."""
+    parser.addoption("--write-snapshots", action="store_true", help="Write what templates say now as what they should.")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer model with random weights."""

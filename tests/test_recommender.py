@@ -393,6 +393,7 @@ def test_the_answer_as_json(by_prior: Recommender, catalog: Catalog) -> None:
         "scoring": "prior",
         "usage": {},
         "exact": True,
+        "needs_review": False,
         "notes": [],
     }
 

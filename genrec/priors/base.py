@@ -33,6 +33,14 @@ def instant(at: datetime) -> np.datetime64:
 class Prior(ABC):
     """A cheap distribution over items; a dataclass whose fields are its options."""
 
+    def relate(self, edges: Iterable[pa.RecordBatch]) -> None:
+        """Hear who knows whom, before `fit`. Most priors do not care.
+
+        Args:
+            edges: Record batches of ``SCHEMAS["edges"]``.
+        """
+        return  # not abstract: nothing is a good answer
+
     @abstractmethod
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Count what the events say.

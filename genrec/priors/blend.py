@@ -57,6 +57,12 @@ class Blend(Prior):
         blend.voices = dict(voices)
         return blend
 
+    def relate(self, edges: Iterable[pa.RecordBatch]) -> None:
+        """Tell each voice; see `Prior.relate`."""
+        batches = list(edges)
+        for voice in self.voices.values():
+            voice.relate(batches)
+
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Fit the voices to what came before the latest moments, weigh them there, fit them to all; see `Prior.fit`."""
         batches = list(events)

@@ -20,7 +20,7 @@ import jinja2
 import yaml
 from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genrec.context import FEATURES, Feature
 from genrec.errors import PromptError
@@ -44,6 +44,8 @@ class _FrontMatter(BaseModel):
     model_config = ConfigDict(extra="forbid")
     description: str = ""
     context: list[Feature] = list(FEATURES)
+    caution: str = Field(default="", max_length=300)
+    review: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,10 @@ class Template:
     description: str
     features: tuple[Feature, ...]
     """Context features that its lines write."""
+    caution: str = ""
+    """What goes with every list: how far such advice can be trusted, and what it must not be used for."""
+    review: bool = False
+    """Whether a person must check every list before anything is done."""
     source: str
     """The text of its file."""
     bodies: Mapping[str, str]
@@ -136,6 +142,8 @@ def load_template(name: str, folders: Sequence[Traversable]) -> Template:
         name=name,
         description=settings.get("description", ""),
         features=tuple(f for f in FEATURES if f in settings.get("context", FEATURES)),
+        caution=" ".join(settings.get("caution", "").split()),
+        review=settings.get("review", False),
         source=chain[0].text,
         bodies=bodies,
         environment=environment,
@@ -178,7 +186,9 @@ class _File:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"][:1]) or "front matter"
             what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
-            known = f"The front matter may hold: description, context (a list of {', '.join(FEATURES)})."
+            known = (
+                f"The front matter may hold: description, caution, review, context (a list of {', '.join(FEATURES)})."
+            )
             raise _wrong(self.name, None, f"{key}: {what}", hint=known) from error
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from genrec.cli import main
-from genrec.prompt import bundled_prompts
+from genrec.prompt import bundled_prompts, template_names
 from tests.support import corner_shop
 
 
@@ -24,7 +24,7 @@ def run(*args: str) -> Result:
 
 def test_list_needs_no_workspace() -> None:
     listed = json.loads(run("list", "--json").stdout)
-    assert [row["name"] for row in listed] == ["grocery", "next-item"]
+    assert [row["name"] for row in listed] == template_names([bundled_prompts()])
     assert "What a household buys next in a grocery store." in run("list").stdout
 
 
@@ -34,7 +34,7 @@ def test_list_names_what_the_workspace_adds_and_what_is_wrong_with_it(shop: Path
     (shop / "prompts/odd.md.j2").write_text("{% block user %}{{ now }}{% endblock %}")
     result = run("list", "--json", "--workspace", str(shop))
     said = {row["name"]: row["description"] for row in json.loads(result.stdout)}
-    assert set(said) == {"films", "grocery", "next-item", "odd"}
+    assert set(said) == {"films", "odd", *template_names([bundled_prompts()])}
     assert said["films"] == "Films."
     assert said["odd"].startswith("broken: ")
     assert "no variable 'now'" in said["odd"]
@@ -47,7 +47,7 @@ def test_show_prints_the_file() -> None:
 def test_an_unknown_template_is_an_error_with_advice() -> None:
     result = run("show", "grocry")
     assert result.exit_code == 7
-    assert "no prompt template 'grocry'. There are: grocery, next-item." in result.stderr
+    assert "no prompt template 'grocry'. There are: advertising, city," in result.stderr
     assert "hint: See: genrec prompts list" in result.stderr
 
 

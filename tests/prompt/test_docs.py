@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from genrec.cli import main
 from genrec.context import FEATURES
-from genrec.prompt import bundled_prompts, load_template
+from genrec.prompt import bundled_prompts, load_template, template_names
 from genrec.prompt.rules import FILTERS, METHODS
 
 PAGE = (Path(__file__).parents[2] / "docs/prompts.md").read_text(encoding="utf-8")
@@ -30,6 +30,12 @@ def test_the_template_shown_works(tmp_path: Path) -> None:
     (_, system), (_, user) = template.turns({"age": "40"})
     assert "what they watch, one line a moment: when and where first, then the films and series" in system
     assert user == "The person is 40 years old.\nGo on with the list."
+
+
+def test_every_template_that_ships_is_named() -> None:
+    shipped = PAGE.split("## The templates that ship")[1].split("\n## ")[0]
+    named = [name for row in re.findall(r"^\|.*\| (`.*`) \|$", shipped, re.MULTILINE) for name in row.split(", ")]
+    assert sorted(name.strip("`") for name in named) == template_names([bundled_prompts()])
 
 
 def test_every_feature_filter_and_method_is_named() -> None:

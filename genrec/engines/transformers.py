@@ -93,11 +93,11 @@ class TransformersEngine(Engine):
 
                 from genrec.engines.bottleneck import BOTTLENECK
 
-                dtype, adapted = self.lm.dtype, PeftModel.from_pretrained(self.lm, str(adapter))
+                adapted = PeftModel.from_pretrained(self.lm, str(adapter))
                 if adapted.active_peft_config.is_prompt_learning:
                     prefix, self.lm = adapted.get_prompt(1), adapted.get_base_model()
                 elif adapted.active_peft_config.peft_type == BOTTLENECK:
-                    self.lm = adapted.get_base_model().to(dtype)
+                    self.lm = adapted.get_base_model().to(self.lm.dtype)
                 else:
                     self.lm = adapted.merge_and_unload()
             except Exception as error:  # as above

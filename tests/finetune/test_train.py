@@ -254,6 +254,10 @@ def test_bad_options_and_empty_data_are_refused(writing: Writing, tiny_model: Pa
         Options(patience=3)
     with pytest.raises(ConfigError, match="last_layers 9"):
         train(load_model(tiny_model), PEOPLE, writing, replace(QUICK, last_layers=9), tmp_path)
+    without = load_model(tiny_model)
+    del without.base_model.layers[0].mlp
+    with pytest.raises(ConfigError, match="no MLP"):
+        train(without, PEOPLE, writing, replace(QUICK, method="bottleneck"), tmp_path)
     nobody = replace(PEOPLE[0], moments=())
     with pytest.raises(TrainingError, match="nothing to learn"):
         train(load_model(tiny_model), [nobody], writing, QUICK, tmp_path)

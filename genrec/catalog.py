@@ -346,8 +346,7 @@ class _Encoding:
     @classmethod
     def load(cls, folder: Path) -> _Encoding:
         """Memory-map what `save` kept."""
-        files = (folder / f"{name}.npy" for name in ("indptr", "tokens"))
-        indptr, tokens = (np.asarray(np.load(file, mmap_mode="r")) for file in files)
+        indptr, tokens = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("indptr", "tokens"))
         trie = Trie.load(folder)
         if not len(indptr) - 1 == trie.n_leaves or len(tokens) != indptr[-1]:
             raise ValueError(f"what {folder} holds does not fit together")

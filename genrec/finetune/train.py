@@ -416,7 +416,7 @@ class _Stop(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count on from what the checkpoint's log says."""
-        self.began_s = time.monotonic() - max((entry["seconds"] for entry in state.log_history), default=0.0)
+        self.began_s = time.monotonic() - max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the time."""

@@ -35,10 +35,10 @@ from genrec.decoding.search import place
 from genrec.engines.transformers import TransformersEngine
 from genrec.evaluation.metrics import bootstrap, figures
 from genrec.events import Context
-from genrec.finetune.loss import choice_losses, trie_loss
+from genrec.finetune.loss import choice_losses, logits_of, trie_loss
 from genrec.finetune.methods import adapt, hidden_before, load_model, output_embeddings
-from genrec.finetune.packing import Chooser, pack
-from genrec.finetune.train import Batch, Options, Steps, batch, choice_logits, fit_weights
+from genrec.finetune.packing import Chooser
+from genrec.finetune.train import Batch, Options, Steps, batch, fit_weights
 from genrec.history import History
 from genrec.models import model_folder
 from genrec.prompt import Row, render
@@ -48,6 +48,8 @@ N_TITLES = 5
 """Titles that the encoder reads, the last ones."""
 HOW = Options(epochs=1, step_tokens=1024)
 """How all that learns does."""
+TOWER = "item-tower.pt"
+"""Where the item tower of the untuned model is kept."""
 Cases = Sequence[tuple[History, Row]]
 
 
@@ -65,21 +67,22 @@ class Seen:
     """Where the history of each target begins in it. Shape ``(n,)``, int64."""
     end: torch.Tensor | None = None
     """Where it ends."""
+    logits: torch.Tensor | None = None
+    """What generation says of all alternatives. Shape ``(n_alternatives,)``, float32."""
 
 
-def read(model: Any, cases: Cases) -> list[Seen]:
-    """Run a language model over rows."""
+def read(model: Any, steps: Sequence[Batch]) -> list[Seen]:
+    """Run a language model over steps."""
     model.eval()
     found = []
     with torch.no_grad():
-        for start in range(0, len(cases), 40):
-            packed = pack([row for _, row in cases[start : start + 40]])
+        for step in steps:
+            packed = step.packed
             held = hidden_before(model, packed, torch.arange(len(packed.token_ids)))[: len(packed.token_ids)]
             end = torch.from_numpy(packed.position)
-            begin = torch.from_numpy(np.cumsum(packed.lengths[:-1])[packed.of])
-            found.append(
-                Seen(held[end].float(), torch.from_numpy(packed.target), held.half(), torch.minimum(begin, end), end)
-            )
+            begin = torch.minimum(torch.from_numpy(np.cumsum(packed.lengths[:-1])[packed.of]), end)
+            logits = logits_of(held[step.index], output_embeddings(model).weight, step.among)
+            found.append(Seen(held[end].float(), torch.from_numpy(packed.target), held.half(), begin, end, logits))
     return found
 
 
@@ -203,9 +206,14 @@ class Half:
 
     def steps(self, log_p: torch.Tensor) -> list[Batch]:
         """The cases as steps, with what some distributions say of each branch."""
-        masses, chooser = iter(log_p.exp().double().numpy()), Chooser(self.rows.writing.encoded.trie)
-        parts = [self.cases[i : i + 40] for i in range(0, len(self.cases), 40)]
-        return [batch(part, chooser, Options(), mass_of=lambda *_: next(masses)) for part in parts]
+        masses = iter(log_p.exp().double().numpy())
+        return steps_of(self.rows, self.cases, mass_of=lambda *_: next(masses))
+
+
+def steps_of(rows: Rows, cases: Cases, **masses: Any) -> list[Batch]:
+    """Cases as steps."""
+    chooser, parts = Chooser(rows.writing.encoded.trie), [cases[i : i + 40] for i in range(0, len(cases), 40)]
+    return [batch(part, chooser, HOW, **masses) for part in parts]
 
 
 class Task:
@@ -220,14 +228,9 @@ class Task:
         self.embedder = Embedder(model_folder(embedding))
         self.titles = torch.from_numpy(self.embedder.embed(self.rows.catalog.titles))
 
-    def seen(self, reader: Callable[[Cases], list[Seen]]) -> list[list[Seen]]:
-        """What a reader holds of the people who are learned from, who judge and who fit."""
-        return [reader(cases) for cases in (self.learned, self.judge.cases, self.fit.cases)]
-
-    def head(self, kind: str, seen: list[list[Seen]]) -> torch.nn.Module:
-        """A new head for what was seen."""
+    def head(self, kind: str, n_hidden: int) -> torch.nn.Module:
+        """A new head."""
         torch.manual_seed(0)
-        n_hidden = seen[0][0].now.shape[1]
         if kind == "item tower":
             return Tower(n_hidden, self.log_popularity, self.titles)
         return {"linear": Linear, "attention": Pooled}[kind](n_hidden, self.log_popularity)
@@ -267,22 +270,18 @@ class Fused(NamedTuple):
 
 
 class Generation:
-    """What a model generates, for heads to be judged beside it.
-
-    Args:
-        task: The data set.
-        lm: The model.
-    """
+    """What a model generates, for heads to be judged beside it."""
 
     def __init__(self, task: Task, lm: Any) -> None:
         self.task, (judge, fit) = task, (task.judge, task.fit)
         steps = judge.steps(judge.prior)
-        self.judged, self.fitted = choice_logits(lm, steps), choice_logits(lm, fit.steps(fit.prior))
+        self.seen = read(lm, steps), read(lm, fit.steps(fit.prior))
+        self.judged, self.fitted = ([one.logits for one in seen] for seen in self.seen)
         self.alone = losses(self.judged, steps, 1.0, 0.0)
         self.with_prior, self.scoring, _ = self.beside(judge.prior, fit.prior)
 
     def beside(self, judge: torch.Tensor, fit: torch.Tensor) -> tuple[np.ndarray, Scoring, float]:
-        """Fuse with distributions of both halves: each judging target's loss, scoring, mean loss of the fitting half."""
+        """Fuse with distributions of both halves: each judging target's loss, scoring, mean loss it was fitted to."""
         gamma, beta, loss = fit_weights(self.fitted, self.task.fit.steps(fit))
         scoring = Scoring(name="fused", gamma=gamma, beta=beta)
         return losses(self.judged, self.task.judge.steps(judge), gamma, beta), scoring, loss
@@ -295,9 +294,9 @@ class Generation:
             "nats, with both": round(float(self.with_prior.mean()), 4),
         }
 
-    def compare(self, judge: torch.Tensor, fit: torch.Tensor) -> tuple[dict[str, Any], Fused]:
-        """Judge a head by what it says of both halves."""
-        task = self.task
+    def compare(self, head: torch.nn.Module, seen: Sequence[list[Seen]]) -> tuple[dict[str, Any], Fused]:
+        """Judge a head by what it says of what was seen of both halves."""
+        task, (judge, fit) = self.task, (said(head, half) for half in seen)
         weights = weigh([task.fit.prior, fit], task.fit.target)
         fused = product(weights, [task.judge.prior, judge])
         beside, _, _ = self.beside(judge, fit)
@@ -355,15 +354,24 @@ def frozen(data: Path, work: Path, **settings: Any) -> None:
     generation = Generation(task, lm := load_model(folder))
     book.add("no head", generation.no_head)
     fused: dict[str, Fused] = {}
-    for reader, reads, kinds in (
-        ("", lambda cases: read(lm, cases), ("linear", "attention", "item tower")),
-        ("encoder, ", task.sentences, ("linear", "item tower")),
-    ):
-        seen = task.seen(reads)
+    readers: dict[str, tuple[Callable[[], list[list[Seen]]], tuple[str, ...]]] = {
+        "": (
+            lambda: [*generation.seen, read(lm, steps_of(task.rows, task.learned))],
+            ("linear", "attention", "item tower"),
+        ),
+        "encoder, ": (
+            lambda: [task.sentences(cases) for cases in (task.judge.cases, task.fit.cases, task.learned)],
+            ("linear", "item tower"),
+        ),
+    }
+    for reader, (reads, kinds) in readers.items():
+        *halves, learned = reads()
         for kind in kinds:
-            head, about = learn(task.head(kind, seen), *seen[::2])
-            found, fused[reader + kind] = generation.compare(said(head, seen[1]), said(head, seen[2]))
+            head, about = learn(task.head(kind, learned[0].now.shape[1]), learned, halves[1])
+            found, fused[reader + kind] = generation.compare(head, halves)
             book.add(reader + kind, lambda found=found, about=about: found | about)
+            if name == "untuned" and reader + kind == "item tower":
+                torch.save(head.state_dict(), work / dataset / TOWER)
     best = min(fused, key=lambda kind: fused[kind].loss)
     ways = {
         "generation": (task.judge.prior, Scoring(name="masked")),
@@ -399,46 +407,37 @@ def placed_in_the_trie(
 @common
 @click.option("--steps", default=100, show_default=True, help="Optimizer steps of each LoRA.")
 def together(data: Path, work: Path, steps: int, **settings: Any) -> None:
-    """Train a LoRA with the loss of an item tower beside its own, and one without."""
+    """Train a LoRA and an item tower in the same steps: the tower's loss changes the model, or reads it alone.
+
+    Towers begin as `frozen --name untuned` left theirs: one that knows nothing of a model would pull it anywhere (Kumar
+    et al. 2022, https://arxiv.org/abs/2202.10054).
+    """
     task = Task(data, **settings)
     book = book_of("heads-together", {**settings, "steps": steps})
-
-    def judge(name: str, lm: Any, trained: torch.nn.Module | None = None) -> torch.nn.Module:
+    known = torch.load(work / settings["dataset"] / TOWER)
+    for way, n_steps, pull in (("untuned", 0, 0.0), ("LoRA", steps, 0.0), ("LoRA and head", steps, 1.0)):
+        tower = task.head("item tower", known["norm.weight"].shape[0])
+        tower.load_state_dict(known)
+        lm = learn_together(task.rows, n_steps, tower, pull)
         generation = Generation(task, lm)
-        seen = task.seen(lambda cases: read(lm, cases))
-        book.add(name, generation.no_head)
-        if trained:
-            found, _ = generation.compare(said(trained, seen[1]), said(trained, seen[2]))
-            book.add(f"{name}, its item tower", lambda: found)
-        head, about = learn(task.head("item tower", seen), *seen[::2])
-        found, _ = generation.compare(said(head, seen[1]), said(head, seen[2]))
-        book.add(f"{name}, an item tower afterwards", lambda: found | about)
-        return head
-
-    head = judge("untuned", load_model(task.rows.model_folder))
-    judge("LoRA", learn_together(task.rows, steps, None))
-    judge("LoRA and item tower in one pass", learn_together(task.rows, steps, head), head)
+        found, _ = generation.compare(tower.eval(), generation.seen)
+        book.add(way, lambda g=generation, found=found: g.no_head() | found)
 
 
-def learn_together(rows: Rows, n_steps: int, head: torch.nn.Module | None) -> Any:
-    """Train a LoRA over the trie, and a head that has learned on the untuned model in the same steps.
-
-    Heads know nothing of a model at first and would pull it anywhere: Kumar et al. 2022,
-    https://arxiv.org/abs/2202.10054.
-    """
+def learn_together(rows: Rows, n_steps: int, head: torch.nn.Module, pull: float) -> Any:
+    """Train a LoRA over the trie and a head in the same steps; how much the head's loss counts for the LoRA."""
+    torch.manual_seed(HOW.seed)
     lm = adapt(load_model(rows.model_folder), "lora")
 
     def loss_of(step: Batch) -> torch.Tensor:
-        packed = step.packed
+        packed, target = step.packed, torch.from_numpy(step.packed.target)
         hidden = hidden_before(lm, packed, torch.cat([step.index, torch.from_numpy(packed.position)]))
         choices, now = hidden[: len(step.index)], hidden[len(step.index) :].float()
-        loss = trie_loss(choices, output_embeddings(lm).weight, step.among).sum() / len(now)
-        if head is None:
-            return loss
-        target = torch.from_numpy(packed.target)
+        loss = trie_loss(choices, output_embeddings(lm).weight, step.among).sum() / len(target)
+        now = pull * now + (1 - pull) * now.detach()
         return loss + torch.nn.functional.cross_entropy(head(Seen(now, target)), target)
 
-    descend(Steps(rows.people, rows.writing, HOW), n_steps, [lm, head or torch.nn.Module()], loss_of)
+    descend(Steps(rows.people, rows.writing, HOW), n_steps, [lm, head], loss_of)
     return lm
 
 
@@ -446,15 +445,15 @@ def descend(
     steps: Steps, n_steps: int, modules: Sequence[torch.nn.Module], loss_of: Callable[[Batch], torch.Tensor]
 ) -> None:
     """Minimise a loss by what may change of some modules, as training does."""
-    torch.manual_seed(HOW.seed)
-    learned = [p for module in modules for p in module.train().parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=HOW.learning_rate, weight_decay=HOW.weight_decay)
+    learned = [[p for p in module.train().parameters() if p.requires_grad] for module in modules]
+    optimizer = torch.optim.AdamW(sum(learned, []), lr=HOW.learning_rate, weight_decay=HOW.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(HOW.warmup * n_steps), n_steps)
     for i in range(n_steps):
         loss = loss_of(steps[i])
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, HOW.clip)
+        for some in learned:
+            torch.nn.utils.clip_grad_norm_(some, HOW.clip)
         optimizer.step()
         schedule.step()
 

@@ -123,6 +123,7 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, steps: int
     book.add("means of both", lambda: {"RMSE": round(float(np.sqrt(of_means.mean())), 4)})
 
     def measure(adapted: bool, spoken: bool) -> dict[str, Any]:
+        torch.manual_seed(HOW.seed)
         lm = load_model(rows.model_folder)
         lm = adapt(lm, "lora") if adapted else lm.requires_grad_(False)
         head = torch.nn.Sequential(

@@ -446,7 +446,8 @@ def descend(
 ) -> None:
     """Minimise a loss by what may change of some modules, as training does."""
     learned = [[p for p in module.train().parameters() if p.requires_grad] for module in modules]
-    optimizer = torch.optim.AdamW(sum(learned, []), lr=HOW.learning_rate, weight_decay=HOW.weight_decay)
+    groups = [{"params": some} for some in learned]
+    optimizer = torch.optim.AdamW(groups, lr=HOW.learning_rate, weight_decay=HOW.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(HOW.warmup * n_steps), n_steps)
     for i in range(n_steps):
         loss = loss_of(steps[i])

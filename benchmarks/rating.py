@@ -11,6 +11,7 @@ beside the means by least squares on one half of the people and judged by its ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +35,26 @@ SHRINKAGE = 5.0
 class Means:
     """What films and people rate on average, from what was learned from and not from the rating in question."""
 
-    def __init__(self, rows: MovieLens) -> None:
-        self.rows = rows
-        known = [(p.user_id, m.item_ids[0]) for p in rows.people for m in p.moments]
-        self.known = set(known)
-        self.mean = float(np.mean([rows.rating[one] for one in known]))
+    def __init__(self, people: Sequence[History], rating: Mapping[tuple[str, str], float]) -> None:
+        known = [(person.user_id, moment.item_ids[0]) for person in people for moment in person.moments]
+        self.rating, self.known = rating, set(known)
+        self.mean = float(np.mean([rating[one] for one in known]))
         self.of_item: dict[str, list[float]] = {}
         for user, item in known:
-            self.of_item.setdefault(item, []).append(rows.rating[user, item] - self.mean)
+            self.of_item.setdefault(item, []).append(rating[user, item] - self.mean)
 
     def item(self, user_id: str, item_id: str) -> float:
         """How much better than the mean others find an item."""
         others = self.of_item.get(item_id, [])
         total, n = sum(others), len(others)
         if (user_id, item_id) in self.known:
-            total, n = total - (self.rows.rating[user_id, item_id] - self.mean), n - 1
+            total, n = total - (self.rating[user_id, item_id] - self.mean), n - 1
         return total / (n + SHRINKAGE)
 
     def user(self, person: History, index: int) -> float:
         """How much better than others somebody has found what they rated before one of their moments."""
         had = [(person.user_id, m.item_ids[0]) for m in person.moments[:index]]
-        return sum(self.rows.rating[one] - self.mean - self.item(*one) for one in had) / (len(had) + SHRINKAGE)
+        return sum(self.rating[one] - self.mean - self.item(*one) for one in had) / (len(had) + SHRINKAGE)
 
     def features(self, person: History, index: int) -> list[float]:
         """All of that."""
@@ -63,7 +63,7 @@ class Means:
     def left(self, person: History, index: int) -> float:
         """What they leave unexplained of a rating."""
         item = person.moments[index].item_ids[0]
-        return self.rows.rating[person.user_id, item] - self.mean - sum(self.features(person, index)[1:])
+        return self.rating[person.user_id, item] - self.mean - sum(self.features(person, index)[1:])
 
 
 def after_title(lm: Any, step: Batch, chooser: Chooser) -> torch.Tensor:
@@ -80,7 +80,7 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, steps: int
     rows = DATA[dataset](data, model)
     if not isinstance(rows, MovieLens):
         raise click.UsageError("movielens-100k alone has ratings")
-    means, chooser = Means(rows), Chooser(rows.writing.encoded.trie)
+    means, chooser = Means(rows.people, rows.rating), Chooser(rows.writing.encoded.trie)
     halves = rows.halves(1200)
     users = [person.user_id for person, _ in halves[0]]
     words = torch.tensor([rows.writing.tokenizer.encode([str(n)])[0][0] for n in range(1, 6)])

@@ -395,7 +395,7 @@ def placed_in_the_trie(
         for log_p, scoring in ways.values():
             target, mass = int(task.judge.target[i]), log_p[i].double().numpy()
             jobs.append((ids, place(writing.encoded.trie, target, within=10, scoring=scoring, log_mass=mass)))
-    engine = TransformersEngine(folder)
+    engine = TransformersEngine(folder, model=folder.name)
     try:
         ranks = np.array([rank for i in range(0, len(jobs), 96) for rank in engine.run(jobs[i : i + 96])])
     finally:

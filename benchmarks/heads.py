@@ -145,23 +145,30 @@ def said(head: torch.nn.Module, seen: list[Seen]) -> torch.Tensor:
 
 
 def learn(head: torch.nn.Module, train: list[Seen], fit: list[Seen]) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train a head until the rows that stop it get no better; returns the best, and what that took."""
+    """Train a head, from where it was best a third as fast whenever the rows that stop it get no better.
+
+    Returns:
+        The best head; what it took.
+    """
     started_s, target = time.perf_counter(), torch.cat([one.target for one in fit])
-    optimizer = torch.optim.AdamW(head.parameters(), lr=HOW.learning_rate, weight_decay=0.1)
-    best, best_loss, kept = 0, np.inf, copy.deepcopy(head)
-    for epoch in range(1, 31):
+    best, best_loss, rate, epoch = copy.deepcopy(head.state_dict()), np.inf, HOW.learning_rate, 0
+    optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=0.1)
+    while rate > HOW.learning_rate / 30:
         for i in np.random.default_rng(epoch).permutation(len(train)):
             loss = torch.nn.functional.cross_entropy(head(train[i]), train[i].target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         held_out = torch.nn.functional.nll_loss(said(head, fit), target).item()
-        if held_out < best_loss:
-            best, best_loss, kept = epoch, held_out, copy.deepcopy(head)
-        elif epoch - best >= 3:
-            break
-    return kept, {
-        "epochs": best,
+        epoch += 1
+        if held_out < best_loss - 1e-3:
+            best, best_loss = copy.deepcopy(head.state_dict()), held_out
+        else:
+            head.load_state_dict(best)
+            rate /= 3
+            optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=0.1)
+    return head, {
+        "epochs": epoch,
         "seconds": round(time.perf_counter() - started_s),
         "trainable": sum(p.numel() for p in head.parameters()),
     }

@@ -48,8 +48,6 @@ N_TITLES = 5
 """Titles that the encoder reads, the last ones."""
 HOW = Options(epochs=1, step_tokens=1024)
 """How all that learns does."""
-TOWER = "item-tower.pt"
-"""Where the item tower of the untuned model is kept."""
 Cases = Sequence[tuple[History, Row]]
 
 
@@ -377,8 +375,6 @@ def frozen(data: Path, work: Path, **settings: Any) -> None:
             head, about = learn(task.head(kind, learned[0].now.shape[1]), learned, halves[1])
             found, fused[reader + kind] = generation.compare(head, halves)
             book.add(reader + kind, lambda found=found, about=about: found | about)
-            if name == "untuned" and reader + kind == "item tower":
-                torch.save(head.state_dict(), work / dataset / TOWER)
     best = min(fused, key=lambda kind: fused[kind].loss)
     ways = {
         "generation": (task.judge.prior, Scoring(name="masked")),
@@ -416,22 +412,30 @@ def placed_in_the_trie(
 def together(data: Path, work: Path, steps: int, **settings: Any) -> None:
     """Train a LoRA and an item tower in the same steps: the tower's loss changes the model, or reads it alone.
 
-    Towers begin as `frozen --name untuned` left theirs: one that knows nothing of a model would pull it anywhere (Kumar
-    et al. 2022, https://arxiv.org/abs/2202.10054).
+    Towers begin with what the same steps teach them on the untuned model: one that knows nothing of a model would pull
+    it anywhere (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
     """
     task = Task(data, **settings)
     book = book_of("heads-together", {**settings, "steps": steps})
-    known = torch.load(work / settings["dataset"] / TOWER)
-    for way, n_steps, pull in (("untuned", 0, 0.0), ("LoRA", steps, 0.0), ("LoRA and head", steps, 1.0)):
-        tower = task.head("item tower", known["norm.weight"].shape[0])
-        tower.load_state_dict(known)
-        lm = learn_together(task.rows, n_steps, tower, pull)
+    planned = Steps(task.rows.people, task.rows.writing, HOW)
+    shown_steps = [planned[i] for i in range(steps)]
+
+    def judge(way: str, lm: Any, tower: torch.nn.Module | None = None) -> torch.nn.Module:
         generation = Generation(task, lm)
-        found, _ = generation.compare(tower.eval(), generation.seen)
-        book.add(way, lambda g=generation, found=found: g.no_head() | found)
+        if tower is None:
+            learned = read(lm, shown_steps)
+            tower, _ = learn(task.head("item tower", learned[0].now.shape[1]), learned, generation.seen[1])
+        book.add(way, generation.no_head)
+        book.add(f"{way}, item tower", lambda: generation.compare(tower, generation.seen)[0])
+        return tower
+
+    first = judge("untuned", load_model(task.rows.model_folder))
+    for way, pull in (("LoRA", 0.0), ("LoRA in one pass with it", 1.0)):
+        tower = copy.deepcopy(first)
+        judge(way, learn_together(task.rows, shown_steps, tower, pull), tower)
 
 
-def learn_together(rows: Rows, n_steps: int, head: torch.nn.Module, pull: float) -> Any:
+def learn_together(rows: Rows, steps: Sequence[Batch], head: torch.nn.Module, pull: float) -> Any:
     """Train a LoRA over the trie and a head in the same steps; how much the head's loss counts for the LoRA."""
     torch.manual_seed(HOW.seed)
     lm = adapt(load_model(rows.model_folder), "lora")
@@ -444,20 +448,20 @@ def learn_together(rows: Rows, n_steps: int, head: torch.nn.Module, pull: float)
         now = pull * now + (1 - pull) * now.detach()
         return loss + torch.nn.functional.cross_entropy(head(Seen(now, target)), target)
 
-    descend(Steps(rows.people, rows.writing, HOW), n_steps, [lm, head], loss_of)
+    descend(steps, [lm, head], loss_of)
     return lm
 
 
 def descend(
-    steps: Steps, n_steps: int, modules: Sequence[torch.nn.Module], loss_of: Callable[[Batch], torch.Tensor]
+    steps: Sequence[Batch], modules: Sequence[torch.nn.Module], loss_of: Callable[[Batch], torch.Tensor]
 ) -> None:
     """Minimise a loss by what may change of some modules, as training does."""
     learned = [[p for p in module.train().parameters() if p.requires_grad] for module in modules]
     groups = [{"params": some} for some in learned]
     optimizer = torch.optim.AdamW(groups, lr=HOW.learning_rate, weight_decay=HOW.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(HOW.warmup * n_steps), n_steps)
-    for i in range(n_steps):
-        loss = loss_of(steps[i])
+    schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(HOW.warmup * len(steps)), len(steps))
+    for step in steps:
+        loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
         for some in learned:

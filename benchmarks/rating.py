@@ -5,12 +5,14 @@
 The language model reads a history, in which titles stand without their ratings, and the title that was rated; after it,
 one of two read-outs says a rating: the mean of the words "1" to "5" by the probabilities that the output matrix gives
 them, or a linear head on the hidden state, for what the means of person and film leave unexplained. Both learn by
-squared error, with a LoRA or with the model as it is. On the last rating but one of each person, each is weighed
-beside the means by least squares on one half of the people and judged by its root mean squared error on the other.
+squared error, with a LoRA or with the model as it is. On the ratings of people who were not learned from, each is
+weighed beside the means by least squares on one half of these people and judged by its root mean squared error on the
+other; what somebody's mean is follows from their earlier ratings alone. No validation or test rows are looked at.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,14 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from heads import HOW, Cases, descend
+from heads import HOW, descend, steps_of
 from rows import DATA, RESULTS, MovieLens, options
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import bootstrap
 from genrec.finetune.methods import adapt, hidden_before, load_model, output_embeddings
 from genrec.finetune.packing import Chooser
-from genrec.finetune.train import Batch, Steps, batch
+from genrec.finetune.train import Batch, Steps
 from genrec.history import History
 
 SHRINKAGE = 5.0
@@ -75,29 +77,34 @@ def after_title(lm: Any, step: Batch, chooser: Chooser) -> torch.Tensor:
 @click.command(help=__doc__)
 @options
 @click.option("--steps", default=100, show_default=True, help="Optimizer steps of each way.")
-def main(dataset: str, data: Path, work: Path, model: str, name: str, steps: int) -> None:
+@click.option("--held-out", default=60, show_default=True, help="People of each half who are not learned from.")
+def main(dataset: str, data: Path, work: Path, model: str, name: str, steps: int, held_out: int) -> None:
     """Learn ratings."""
     rows = DATA[dataset](data, model)
     if not isinstance(rows, MovieLens):
         raise click.UsageError("movielens-100k alone has ratings")
-    means, chooser = Means(rows.people, rows.rating), Chooser(rows.writing.encoded.trie)
-    halves = rows.halves(1200)
-    users = [person.user_id for person, _ in halves[0]]
+    people = random.Random(0).sample(rows.people, len(rows.people))
+    means, chooser = Means(people[2 * held_out :], rows.rating), Chooser(rows.writing.encoded.trie)
+    halves = [
+        [(person, row) for person in half for row in rows.writing.rows(person)]
+        for half in (people[:held_out], people[held_out : 2 * held_out])
+    ]
     words = torch.tensor([rows.writing.tokenizer.encode([str(n)])[0][0] for n in range(1, 6)])
     book = Book(
         RESULTS / dataset / "rating.json",
         stage="rating",
         dataset=dataset,
-        settings={"model": model, "steps": steps},
+        settings={"model": model, "steps": steps, "held_out": held_out},
         say=click.echo,
     )
 
-    def known(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
-        where = [(person, int(row.moment[0])) for person, row in cases]
-        rating = [rows.rating[person.user_id, person.moments[i].item_ids[0]] for person, i in where]
-        return np.array([means.features(*one) for one in where]), np.array(rating)
+    def rating(person: History, index: int) -> float:
+        return rows.rating[person.user_id, person.moments[index].item_ids[0]]
 
-    (judge, judge_rating), (fit, fit_rating) = known(halves[0]), known(halves[1])
+    where = [[(person, int(i)) for person, row in half for i in row.moment] for half in halves]
+    users = [person.user_id for person, _ in where[0]]
+    judge, fit = (np.array([means.features(*one) for one in half]) for half in where)
+    judge_rating, fit_rating = (np.array([rating(*one) for one in half]) for half in where)
 
     def errors(more: tuple[np.ndarray, np.ndarray], columns: list[int]) -> np.ndarray:
         """Squared error of each judging rating, weights by least squares on the other half."""
@@ -138,21 +145,15 @@ def main(dataset: str, data: Path, work: Path, model: str, name: str, steps: int
             logits = hidden @ output_embeddings(lm).weight[words].float().T  # (n_targets, 5)
             return logits.softmax(-1) @ torch.arange(1.0, 6.0)
 
-        def target(person: History, index: int) -> float:
-            return (
-                rows.rating[person.user_id, person.moments[index].item_ids[0]] if spoken else means.left(person, index)
-            )
-
-        if adapted or not spoken:
-            stepping = Steps(rows.people, rows.writing, HOW, weight_of=target)  # a number for each target: its rating
-            descend(stepping, steps, [lm, head], lambda step: (say(step) - step.weight).square().mean())
+        numbers = {"weight_of": rating if spoken else means.left}  # each target's weight is what is to be said of it
+        planned = Steps(people[2 * held_out :], rows.writing, HOW, **numbers)
+        descend([planned[i] for i in range(steps)], [lm, head], lambda step: (say(step) - step.weight).square().mean())
         lm.eval()
         with torch.no_grad():
-            made = [[say(batch(cases[i : i + 40], chooser, HOW)) for i in range(0, len(cases), 40)] for cases in halves]
-        return row((torch.cat(made[0]).numpy(), torch.cat(made[1]).numpy()))
+            found = [torch.cat([say(step) for step in steps_of(rows, half)]).numpy() for half in halves]
+        return row((found[0], found[1]))
 
     for what, way in {
-        "words, untuned": (False, True),
         "head, untuned": (False, False),
         "words and LoRA": (True, True),
         "head and LoRA": (True, False),

@@ -312,8 +312,7 @@ class Generation:
             **task.ranked("with prior", fused),
             "nats, with generation": round(float(beside.mean()), 4),
             "nats, with both": round(float(everything.mean()), 4),
-            "gained there": round(float(gain.mean()), 4),
-            "interval of that": [round(end, 4) for end in bootstrap(gain, users)],
+            **gained(gain, users),
         }
         return found, Fused(loss, fused, scoring)
 
@@ -420,19 +419,29 @@ def together(data: Path, work: Path, steps: int, **settings: Any) -> None:
     planned = Steps(task.rows.people, task.rows.writing, HOW)
     shown_steps = [planned[i] for i in range(steps)]
 
-    def judge(way: str, lm: Any, tower: torch.nn.Module | None = None) -> torch.nn.Module:
+    def judge(way: str, lm: Any, tower: torch.nn.Module | None) -> tuple[torch.nn.Module, list[np.ndarray]]:
         generation = Generation(task, lm)
         if tower is None:
             learned = read(lm, shown_steps)
             tower, _ = learn(task.head("item tower", learned[0].now.shape[1]), learned, generation.seen[1])
         book.add(way, generation.no_head)
         book.add(f"{way}, item tower", lambda: generation.compare(tower, generation.seen)[0])
-        return tower
+        own = -said(tower, generation.seen[0]).gather(1, task.judge.target[:, None])[:, 0].numpy()
+        return tower, [generation.alone, own]
 
-    first = judge("untuned", load_model(task.rows.model_folder))
+    first, _ = judge("untuned", load_model(task.rows.model_folder), None)
+    found = []
     for way, pull in (("LoRA", 0.0), ("LoRA in one pass with it", 1.0)):
         tower = copy.deepcopy(first)
-        judge(way, learn_together(task.rows, shown_steps, tower, pull), tower)
+        found.append(judge(way, learn_together(task.rows, shown_steps, tower, pull), tower)[1])
+    users = [case.user_id for case, _ in task.judge.cases]
+    for what, apart, one_pass in zip(("generation", "item tower"), *found, strict=True):
+        book.add(f"{what}, gained by one pass", lambda gain=apart - one_pass: gained(gain, users))
+
+
+def gained(gain: np.ndarray, users: Sequence[str]) -> dict[str, Any]:
+    """What is saved of each target's loss, nats."""
+    return {"gained": round(float(gain.mean()), 4), "interval of that": [round(x, 4) for x in bootstrap(gain, users)]}
 
 
 def learn_together(rows: Rows, steps: Sequence[Batch], head: torch.nn.Module, pull: float) -> Any:

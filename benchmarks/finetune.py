@@ -512,7 +512,7 @@ the same person and day have that one's target in their history and are easy; th
 """
 
 
-STAGES = ("brief", "fit", "late", "packing", "sasrec", "test", "train")
+STAGES = ("brief", "fit", "heads", "late", "packing", "rating", "sasrec", "test", "train")
 """What the page shows."""
 
 

@@ -587,7 +587,7 @@ the same person and day have that one's target in their history and are easy; th
 """
 
 
-STAGES = ("brief", "fit", "frozen", "late", "packing", "sasrec", "test", "train")
+STAGES = ("brief", "fit", "frozen", "heads", "late", "packing", "rating", "sasrec", "test", "train")
 """What the page shows."""
 
 

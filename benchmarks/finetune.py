@@ -4,6 +4,7 @@
     python benchmarks/finetune.py fit --data DIR --work WORK     # weighs model and prior on half of the validation
     python benchmarks/finetune.py test --data DIR --work WORK    # places the test rows' targets exactly; one look
     python benchmarks/finetune.py packing --work WORK            # what a second teaches, beside one prompt a target
+    python benchmarks/finetune.py frozen --data DIR --work WORK  # what it saves to keep what frozen layers made of rows
     python benchmarks/finetune.py brief --data DIR --work WORK   # losses, methods and layers at equal steps
     python benchmarks/finetune.py page                           # writes training.md from what was measured
 
@@ -436,6 +437,68 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
         book.add(way, lambda rate=rate: rate)
 
 
+@main.command("frozen")
+@options
+@click.option("--people", "n_people", default=100, show_default=True, help="So many of them, all their rows.")
+@click.option("--last-layers", default=12, show_default=True, help="The layers that learn.")
+@click.option("--epochs", default=3, show_default=True)
+def frozen_(
+    dataset: str, data: Path, work: Path, model: str, name: str, n_people: int, last_layers: int, epochs: int
+) -> None:
+    """Time steps that take what the frozen layers made of a row from disk, and steps that compute it, in turns."""
+    from contextlib import closing
+
+    import torch
+
+    from genrec.finetune.frozen import Frozen
+    from genrec.finetune.methods import adapt, load_model
+    from genrec.finetune.train import Steps, target_losses
+
+    rows = DATA[dataset](data, model)
+    how = Options(epochs=epochs, step_tokens=1024, last_layers=last_layers)
+    steps = Steps(rows.people[:n_people], rows.writing, how)
+    learner = adapt(load_model(rows.model_folder), "lora", last_layers=last_layers)
+    optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=1e-4)
+    n_each = len(steps) // epochs
+    book = Book(
+        RESULTS / dataset / f"frozen-{last_layers}.json",
+        stage=f"frozen-{last_layers}",
+        dataset=dataset,
+        settings={"model": model, "people": n_people, "step_tokens": how.step_tokens},
+        say=click.echo,
+    )
+
+    def learn(step: Any, frozen: Frozen | None) -> float:
+        started_s = time.process_time()
+        target_losses(learner, step, how, frozen).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.process_time() - started_s
+
+    seen: set[bytes] = set()
+
+    def epoch(i: int, frozen: Frozen) -> dict[str, Any]:
+        found, come_again = [], []
+        for j in range(i * n_each, (i + 1) * n_each):
+            ids = [steps.rows[row][1].token_ids.tobytes() for row in steps.steps[j]]
+            come_again += [one in seen for one in ids]
+            seen.update(ids)
+            found.append((learn(steps[j], frozen), learn(steps[j], None)))
+        kept, computed = np.mean(found, axis=0)
+        return {
+            "rows seen before": round(float(np.mean(come_again)), 3),
+            "CPU seconds a step": round(kept, 3),
+            "all computed": round(computed, 3),
+            "kept / computed": round(kept / computed, 3),
+        }
+
+    learn(steps[0], None)  # the first warms up
+    work.mkdir(parents=True, exist_ok=True)
+    with closing(Frozen((row.token_ids for _, row in steps.rows), work)) as frozen:
+        for i in range(epochs):
+            book.add(f"epoch {i + 1}", lambda i=i: epoch(i, frozen))
+
+
 BRIEF: dict[str, dict[str, Any]] = {
     "LoRA, loss over the trie": {},
     "LoRA, loss over the whole vocabulary": {"loss": "full-vocabulary"},
@@ -443,9 +506,12 @@ BRIEF: dict[str, dict[str, Any]] = {
     "LoRA beside the prior, gamma .3": {"gamma": 0.3, "beta": 0.7},
     "LoRA beside the prior, gamma .3, scale / gamma": {"gamma": 0.3, "beta": 0.7, "alpha": 32 / 0.3},
     "LoRA, texts of items first": {"domain_epochs": 0.2},
-    "LoRA, last 18 layers of 30": {"last_layers": 18},
+    "LoRA, half taught by the prior": {"taught": 0.5},
+    "LoRA, last 24 layers of 30": {"last_layers": 24},
+    "LoRA, last 18 layers": {"last_layers": 18},
     "LoRA, last 12 layers": {"last_layers": 12},
     "AdaLoRA": {"method": "adalora"},
+    "bottlenecks of 32": {"method": "bottleneck"},
     "prefix of 16": {"method": "prefix", "rank": 16, "learning_rate": 1e-2},
     "all weights": {"method": "full", "learning_rate": 1e-4},
     "LoRA, 2,048 tokens a step": {"step_tokens": 2048},
@@ -490,9 +556,11 @@ def brief(data: Path, work: Path, steps: int, cases: int, row: str | None, **res
         folder = work / dataset / "brief"
         shutil.rmtree(folder, ignore_errors=True)
         mass_of = rows.held_out_mass if how.needs_prior else None
+        began_s = time.process_time()
         result = train(load_model(rows.model_folder), rows.people, rows.writing, how, folder, mass_of=mass_of)
         learned = sum(p.numel() for p in result.model.parameters() if p.requires_grad)
-        figures = {"trainable": learned, "seconds": round(result.seconds), "peak_mib": peak_memory_mib()}
+        seconds = round(time.process_time() - began_s)
+        figures = {"trainable": learned, "CPU seconds": seconds, "peak_mib": peak_memory_mib()}
         judged_steps, fitted_steps = (
             [batch(some[i : i + 20], chooser, Options(), mass_of=rows.mass) for i in range(0, len(some), 20)]
             for some in rows.halves(cases)
@@ -529,7 +597,7 @@ the same person and day have that one's target in their history and are easy; th
 """
 
 
-STAGES = ("brief", "fit", "late", "packing", "sasrec", "test", "train")
+STAGES = ("brief", "fit", "frozen", "heads", "late", "packing", "rating", "sasrec", "test", "train")
 """What the page shows."""
 
 

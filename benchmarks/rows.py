@@ -205,8 +205,10 @@ class MovieLens(Rows):
         tables = {f.name.split("_")[1].split(".")[0]: pq.read_table(f.locate()).to_pylist() for f in found}
         items = [Item(item_id=str(r["movie_id"]), title=r["movie_title"]) for r in tables["items"]]
         by_user: dict[str, list[tuple[int, bytes, str]]] = {}
+        self.rating: dict[tuple[str, str], float] = {}
         for row in tables["data"]:
             user, item = str(row["user_id"]), str(row["movie_id"])
+            self.rating[user, item] = float(row["rating"])
             tie = hashlib.blake2b(f"{user} {item}".encode(), digest_size=8).digest()
             by_user.setdefault(user, []).append((row["timestamp"], tie, item))
         self._whole = []

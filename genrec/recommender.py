@@ -411,6 +411,7 @@ class Recommender:
             if self.engine
             else self.max_tokens,
             align=ALIGN if self.engine else None,
+            tail=self.engine.prompt_tail if self.engine else 0,
             silent=silent,
         )
 

@@ -28,7 +28,7 @@ from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
 from genrec.errors import ConfigError, ModelError, TextTakenError
 from genrec.evaluation.split import Split, split_by_time
-from genrec.finetune.adapter import CARD, Card, share_unseen
+from genrec.finetune.adapter import CARD, NEVER_MERGED, Card, share_unseen
 from genrec.ground import Grounder
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
@@ -244,12 +244,13 @@ class Workspace:
         if card.method == "full":
             return adapter, None
         if (card.method == "lora" and engine in ("vllm", "transformers")) or (
-            card.method == "prefix" and engine == "transformers"
+            card.method in NEVER_MERGED and engine == "transformers"
         ):
             return base, adapter
-        if card.method == "prefix":
+        if card.method in NEVER_MERGED:
             raise ModelError(
-                f"the adapter {adapter.name!r} is a prefix, which can be no part of the weights; {engine} wants that",
+                f"the adapter {adapter.name!r} is a {card.method}, which can be no part of the weights; {engine} wants "
+                "that",
                 hint="Use --engine transformers, or train a LoRA.",
             )
         whole = self.folder / CACHE / "merged" / f"{adapter.name}-{card.created_at}"

@@ -159,7 +159,7 @@ def test_saved_and_mapped_it_is_the_same(tmp_path: Path) -> None:
     trie = build(*flat([(1, 2, END), (1, 3, END), (4, END)]))
     trie.save(tmp_path / "trie")
     loaded = Trie.load(tmp_path / "trie")
-    assert isinstance(loaded.token, np.memmap)
+    assert isinstance(loaded.token.base, np.memmap)
     for name, array in vars(trie).items():
         np.testing.assert_array_equal(getattr(loaded, name), array)
         assert getattr(loaded, name).dtype == np.int32

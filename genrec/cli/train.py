@@ -13,7 +13,7 @@ import click
 
 from genrec.cli._common import NameValue, json_option, print_json, workspace_option
 from genrec.errors import ConfigError
-from genrec.finetune.adapter import checkpoints_of
+from genrec.finetune.adapter import NEVER_MERGED, checkpoints_of
 
 if TYPE_CHECKING:
     from genrec.finetune.train import Options
@@ -27,8 +27,16 @@ SETTING = NameValue("weight_decay=0.1")
 @workspace_option
 @click.option("--since", metavar="NAME", help="Let this adapter learn on, from what happened since it was trained.")
 @click.option("--name", help="What to call the adapter; the next free one of adapter-1, adapter-2 … when omitted.")
-@click.option("--method", type=click.Choice(["lora", "adalora", "prefix", "full"]), default="lora", show_default=True)
-@click.option("--rank", default=32, show_default=True, help="Rank of a LoRA's updates; length of a prefix.")
+@click.option(
+    "--method",
+    type=click.Choice(["lora", "adalora", "bottleneck", "prefix", "full"]),
+    default="lora",
+    show_default=True,
+    help="A bottleneck and a prefix are served by the engine transformers alone.",
+)
+@click.option(
+    "--rank", default=32, show_default=True, help="Rank of a LoRA's updates; width of a bottleneck; length of a prefix."
+)
 @click.option("--epochs", default=2.0, show_default=True, help="How often each person is seen.")
 @click.option("--minutes", default=0.0, help="Stop training after so long, with a checkpoint to go on from.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="The highest.")
@@ -78,9 +86,9 @@ def command(
     options = read_options({key: str(value) for key, value in chosen.items()} | dict(more))
     say = (lambda line: click.echo(line, err=True)) if as_json else click.echo
     with open_workspace(workspace, adapter="none") as opened:
-        if options.method == "prefix":
+        if options.method in NEVER_MERGED:
             if engine not in (None, "transformers"):
-                raise ConfigError(f"the engine {engine!r} cannot judge a prefix", hint="Leave --engine out.")
+                raise ConfigError(f"the engine {engine!r} cannot judge a {options.method}", hint="Leave --engine out.")
             engine = "transformers"
         name = name or _next_name(opened.adapters)
         if (opened.adapters / name).exists() and not (opened.adapters / checkpoints_of(name)).exists():

@@ -91,6 +91,7 @@ class _Weights:
         self.trie, self.scoring = trie, scoring
         live = None if live is None or live.all() else live
         self.ceilings: dict[tuple[int, int], float] = {}
+        self.live: dict[int, np.ndarray] = {}  # of nodes met so far, as walks meet the same ones again and again
         self.mass: Callable[[np.ndarray], np.ndarray] | None = None
         self.alive: Callable[[np.ndarray], np.ndarray] | None = None
         if log_mass is not None:
@@ -110,12 +111,11 @@ class _Weights:
 
     def live_children(self, node: int) -> np.ndarray:
         """Children that lead to an item that may be recommended."""
-        children = self.trie.children(node)
-        count = self.mass if self.scoring.name == "fused" else self.alive
-        if count is None:
-            return children
-        live: np.ndarray = children[count(children) > 0]
-        return live
+        if node not in self.live:
+            children = self.trie.children(node)
+            count = self.mass if self.scoring.name == "fused" else self.alive
+            self.live[node] = children if count is None else children[count(children) > 0]
+        return self.live[node]
 
     def considered(self, node: int) -> np.ndarray:
         """Children whose log-probability is needed: `masked` normalises over filtered items too."""

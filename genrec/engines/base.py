@@ -83,6 +83,9 @@ class Engine(ABC):
     max_tokens: int
     """Longest prompt plus continuation that the model takes."""
     usage: Usage
+    prompt_tail: int = 0
+    """How many tokens of a prompt best lie behind the last whole block of a cache: 1 where one node of a tree can take
+    several requests, each of which reads the prompt's last token and what of its block lies before it."""
     margin: ClassVar[float] = 2.0
     """How far to guess ahead, see `genrec.decoding.search`: 1 where each branch costs as much as a round."""
 

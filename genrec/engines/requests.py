@@ -21,7 +21,7 @@ from genrec.errors import EngineError
 R = TypeVar("R")
 
 MAX_NAMED_TOKENS = 128
-"""vLLM's limit on `logprob_token_ids` of one request; a wider node is asked about in chunks."""
+"""vLLM's limit on `logprob_token_ids` of one request."""
 
 
 def _closed() -> EngineError:
@@ -34,7 +34,7 @@ class Question(NamedTuple):
     path: list[int]
     """Token ids between the prompt and the named tokens."""
     tokens: list[int]
-    """At most `MAX_NAMED_TOKENS` different token ids."""
+    """At most `RequestEngine.max_named` different token ids."""
 
 
 class Background:
@@ -127,6 +127,9 @@ class RequestEngine(Engine):
     """
 
     margin: ClassVar[float] = 1.0
+    prompt_tail: int = 1
+    max_named: int = MAX_NAMED_TOKENS
+    """Most tokens of one question; a wider node is asked about in chunks."""
 
     def __init__(self, background: Background | None, *, n_parallel: int) -> None:
         self._background, self._n_parallel = background, n_parallel
@@ -184,8 +187,8 @@ class RequestEngine(Engine):
         questions: list[Question] = []
         for parent, nodes in zip(parents.tolist(), np.split(order, starts[1:]), strict=True):
             path, tokens = _path(tree, parent), tree.token[nodes].tolist()
-            chunks = range(0, len(nodes), MAX_NAMED_TOKENS)
-            questions += [Question(path, tokens[start : start + MAX_NAMED_TOKENS]) for start in chunks]
+            chunks = range(0, len(nodes), self.max_named)
+            questions += [Question(path, tokens[start : start + self.max_named]) for start in chunks]
         answers, used = await self._ask(prompt, questions)
         usage += used
         self.usage += used

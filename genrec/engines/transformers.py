@@ -52,7 +52,7 @@ class TransformersEngine(Engine):
         dtype: ``auto`` (as saved), ``float32`` or ``bfloat16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` …
         max_tokens: Longest prompt plus continuation; the model's own limit where that is less.
-        adapter: Folder of an adapter, which becomes part of the weights.
+        adapter: Folder of an adapter, which becomes part of the weights where it can.
         cache_gib: Memory for the keys and values of prompts read before, GiB; what was used longest ago goes first.
 
     Raises:
@@ -91,9 +91,13 @@ class TransformersEngine(Engine):
             try:
                 from peft import PeftModel
 
+                from genrec.engines.bottleneck import BOTTLENECK
+
                 adapted = PeftModel.from_pretrained(self.lm, str(adapter))
                 if adapted.active_peft_config.is_prompt_learning:
                     prefix, self.lm = adapted.get_prompt(1), adapted.get_base_model()
+                elif adapted.active_peft_config.peft_type == BOTTLENECK:
+                    self.lm = adapted.get_base_model().to(self.lm.dtype)
                 else:
                     self.lm = adapted.merge_and_unload()
             except Exception as error:  # as above

@@ -17,15 +17,17 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from genrec.engines.base import Search, T, Usage, too_long
-from genrec.engines.requests import Background, Question, RequestEngine, all_of
+from genrec.engines.requests import MAX_NAMED_TOKENS, Background, Question, RequestEngine, all_of
 from genrec.errors import EngineError, ModelError
 from genrec.tokenizer import HfTokenizer
 
 if TYPE_CHECKING:
+    from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -85,6 +87,7 @@ class VllmEngine(RequestEngine):
         except Exception as error:
             background.stop()
             raise ModelError(f"vLLM cannot start with {folder}: {error}", hint="genrec doctor") from error
+        self._ask_freely(self._llm)
         self.use(adapter)
 
     @classmethod
@@ -104,6 +107,7 @@ class VllmEngine(RequestEngine):
         engine.max_tokens, engine._max_lora_rank = arguments["max_model_len"], arguments.get("max_lora_rank", 0)
         engine._ids, engine._llm = itertools.count(), llm
         RequestEngine.__init__(engine, None, n_parallel=0)
+        engine._ask_freely(llm)
         engine.use(None)
         return engine
 
@@ -225,20 +229,28 @@ class VllmEngine(RequestEngine):
         finally:
             self._background.stop()
 
+    def _ask_freely(self, llm: AsyncLLM) -> None:
+        """Ask about a node in one request, however wide it is, where vLLM's model runner can: the first one, on CPUs.
+
+        Then no request but the one that reads a prompt ends with it, so whole blocks of the cache can hold all of it.
+        """
+        if not llm.vllm_config.use_v2_model_runner:
+            self.max_named, self.prompt_tail = llm.model_config.get_vocab_size(), 0
+
     async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> tuple[list[list[float]], Usage]:
         used = Usage()
         return await all_of(self._request(prompt + path, tokens, used) for path, tokens in questions), used
 
     async def _request(self, prompt: list[int], tokens: list[int], used: Usage) -> list[float]:
         """Log-probabilities of named tokens after a prompt; counts what that took."""
-        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         if not prompt or len(prompt) >= self.max_tokens:
             raise too_long(len(prompt), self)
         if self._llm is None:
             raise EngineError("the engine is closed", hint="Build another one.")
-        params = SamplingParams(
+        params = _sampling_params()(
             temperature=0.0,
             max_tokens=1,
             logprob_token_ids=tokens,
@@ -247,8 +259,9 @@ class VllmEngine(RequestEngine):
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
+        # What is ready to be read does not go through vLLM's threads for text.
         request = self._llm.generate(
-            {"prompt_token_ids": prompt}, params, f"genrec-{next(self._ids)}", lora_request=_answering.get(self._lora)
+            tokens_input(prompt), params, f"genrec-{next(self._ids)}", lora_request=_answering.get(self._lora)
         )
         try:
             [output] = [output async for output in request]
@@ -269,6 +282,22 @@ class VllmEngine(RequestEngine):
             n_requests=1,
         )
         return found
+
+
+@cache
+def _sampling_params() -> type[SamplingParams]:
+    """Those of vLLM without its limit on tokens to name, which it checks always, though one of its runners has none."""
+    from vllm import SamplingParams
+
+    class AnyNumber(SamplingParams):  # type: ignore[misc]
+        def verify(self, *args: Any) -> None:
+            named = self.logprob_token_ids
+            for start in range(0, len(named), MAX_NAMED_TOKENS):
+                some = self.clone()
+                some.logprob_token_ids = named[start : start + MAX_NAMED_TOKENS]
+                SamplingParams.verify(some, *args)
+
+    return AnyNumber
 
 
 def _lora_rank(adapter: Path) -> int:

@@ -30,6 +30,8 @@ from genrec.prompt import Template
 
 CARD = "card.json"
 TEXTS = "texts.npy"
+NEVER_MERGED = ("bottleneck", "prefix")
+"""Methods that give what can be no part of the weights; the engine `transformers` serves it beside them."""
 FORMAT = 1
 """Number of the card's format."""
 _SAMPLE = 1 << 20  # bytes hashed at either end of a file of weights

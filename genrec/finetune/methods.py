@@ -5,6 +5,8 @@ Knows models of transformers and PEFT; knows nothing of data.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
+from genrec.engines.bottleneck import BottleneckConfig
 from genrec.engines.transformers import best_device, causal_model
 from genrec.errors import ConfigError, ModelError
 from genrec.finetune.attention import NAME, packed_attention, rows_of
@@ -23,9 +26,9 @@ _UNLIKE = ("logits_scaling", "logit_scale", "final_logit_softcapping", "attn_log
 """Settings of models whose logits or attention are changed in ways that training here does not know."""
 _MULTIPLE = 128
 """Steps are filled up to a multiple of so many places: for every new shape, a CPU's kernels are made anew and kept."""
-METHODS = ("lora", "adalora", "prefix", "full")
-"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), prefix-tuning (Li and Liang 2021), all
-weights."""
+METHODS = ("lora", "adalora", "bottleneck", "prefix", "full")
+"""What `adapt` knows: LoRA (Hu et al. 2021), AdaLoRA (Zhang et al. 2023), bottleneck adapters (Houlsby et al. 2019),
+prefix-tuning (Li and Liang 2021), all weights."""
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
@@ -67,7 +70,7 @@ def load_adapted(base: Path, adapter: Path, method: str) -> Any:
         return load_model(adapter)
     if method == "adalora":
         raise ConfigError(
-            f"an adapter made by {method!r} cannot learn on", hint="lora, prefix and full can: its ranks are settled."
+            f"an adapter made by {method!r} cannot learn on", hint="The others can: its ranks are settled."
         )
     try:
         adapted = peft.PeftModel.from_pretrained(load_model(base), str(adapter), is_trainable=True)
@@ -91,9 +94,10 @@ def adapt(
     Args:
         model: The model; it is changed in place.
         method: One of `METHODS`.
-        rank: Rank of LoRA's updates, with which AdaLoRA begins, to end with half of it on average; length of a prefix.
+        rank: Rank of LoRA's updates, with which AdaLoRA begins, to end with half of it on average; width of a
+            bottleneck; length of a prefix.
         alpha: Scale of the updates is this over rank; the rank when omitted.
-        dropout: Share of an update's inputs that are dropped in training.
+        dropout: Share of an update's or a bottleneck's inputs that are dropped in training.
         last_layers: Adapt the last so many layers alone.
         n_steps: Optimizer steps to come, which AdaLoRA's schedule needs.
 
@@ -109,12 +113,15 @@ def adapt(
             hint=f"rank from 1, dropout from 0 to below 1, last_layers from 1 to {n_layers}.",
         )
     first = n_layers - (last_layers or n_layers)
+    where: dict[str, Any] = {
+        "task_type": "CAUSAL_LM",
+        "layers_to_transform": list(range(first, n_layers)) if first else None,
+    }
     low_rank: dict[str, Any] = {
         "lora_alpha": alpha or rank,
         "lora_dropout": dropout,
         "target_modules": "all-linear",
-        "task_type": "CAUSAL_LM",
-        "layers_to_transform": list(range(first, n_layers)) if first else None,
+        **where,
     }
     if first:  # layers are told apart by name, which "all-linear" does not go with
         inner = model.base_model.layers[-1].named_modules()
@@ -127,6 +134,10 @@ def adapt(
         schedule = {"tinit": n_steps // 10, "tfinal": n_steps // 2, "total_step": n_steps}
         config = peft.AdaLoraConfig(init_r=rank, target_r=max(1, rank // 2), **schedule, **low_rank)
         return _computed_in_half(peft.get_peft_model(model, config))
+    if method == "bottleneck":
+        if not hasattr(model.base_model.layers[0], "mlp"):
+            raise ConfigError("this model's layers have no MLP to put a bottleneck behind", hint="Train a LoRA.")
+        return peft.get_peft_model(model, BottleneckConfig(r=rank, dropout=dropout, **where))
     if method == "prefix":
         if first or dropout:
             raise ConfigError("a prefix is seen by all layers, and whole", hint="Leave last_layers and dropout out.")
@@ -150,46 +161,103 @@ def _computed_in_half(model: Any) -> Any:
     return model
 
 
-def hidden_before(model: Any, packed: Packed, index: torch.Tensor) -> torch.Tensor:
+def hidden_before(
+    model: Any, packed: Packed, index: torch.Tensor, *, below: torch.Tensor | None = None
+) -> torch.Tensor:
     """The last layer's output at some places of a step, from which the output matrix would predict what follows.
 
     Args:
         model: What `adapt` or `load_model` gave.
         packed: The step.
         index: The places. Shape ``(n,)``, int64.
+        below: What `hidden_below` gives for the step, where it is known.
 
     Returns:
         Shape ``(n, n_hidden)``.
     """
     caught: list[torch.Tensor] = []
-    past, n_past, inner = None, 0, _unwrapped(model)
-    if hasattr(inner, "peft_config") and inner.active_peft_config.is_prompt_learning:
-        past = inner.get_prompt(1)  # PEFT's own call would drop the positions
-        model, n_past = inner.get_base_model(), past.get_seq_length()
 
     def catch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         caught.append(inputs[0])
         return (inputs[0][:, :0],)  # nothing of the vocabulary is computed
 
-    n = len(packed.token_ids)
-    n_idle = -n % _MULTIPLE if n > _MULTIPLE else 0
+    hook = output_embeddings(model).register_forward_pre_hook(catch)
+    try:
+        if below is None:
+            _read(model, packed, index)
+        else:
+            frozen, _ = frozen_and_learning(model)
+            idle = below.new_zeros(_n_idle(packed), below.shape[1])
+            known = torch.cat([below, idle])[None]
+            with _instead_of(frozen, lambda _: known):
+                _read(model, packed, index)
+    finally:
+        hook.remove()
+    return caught[0][0]
+
+
+def hidden_below(model: Any, packed: Packed) -> torch.Tensor:
+    """What the first layer that learns is given at each place of a step: no training changes it.
+
+    Returns:
+        Shape ``(n, n_hidden)``.
+    """
+    caught: list[torch.Tensor] = []
+
+    def catch(hidden: torch.Tensor) -> torch.Tensor:
+        caught.append(hidden)
+        return hidden
+
+    _, learning = frozen_and_learning(model)
+    with torch.no_grad(), _instead_of(learning, catch):
+        _read(_unwrapped(model), packed, torch.zeros(1, dtype=torch.int64))
+    return caught[0][0, : len(packed.token_ids)]
+
+
+def frozen_and_learning(model: Any) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
+    """A model's layers, from the bottom: those below all that learns, and the rest."""
+    layers = list(_causal(model).base_model.layers)
+    learns = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
+    first = learns.index(True) if True in learns else len(layers)
+    return layers[:first], layers[first:]
+
+
+@contextmanager
+def _instead_of(layers: Sequence[torch.nn.Module], give: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Let layers compute something else of the hidden states that they are given."""
+    for layer in layers:
+        layer.forward = lambda hidden, *_, **__: give(hidden)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _read(model: Any, packed: Packed, index: torch.Tensor) -> None:
+    """Let a model read a step."""
+    past, n_past, inner = None, 0, _unwrapped(model)
+    if hasattr(inner, "peft_config") and inner.active_peft_config.is_prompt_learning:
+        past = inner.get_prompt(1)  # PEFT's own call would drop the positions
+        model, n_past = inner.get_base_model(), past.get_seq_length()
+    n_idle = _n_idle(packed)
     token_ids = np.concatenate([packed.token_ids, np.zeros(n_idle, np.int64)])
     position_ids = n_past + np.concatenate([packed.position_ids, np.arange(n_idle)])
     device, dtype = next(model.parameters()).device, output_embeddings(model).weight.dtype
     in_half = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-    hook = output_embeddings(model).register_forward_pre_hook(catch)
-    try:
-        with rows_of((*packed.lengths, n_idle)), in_half:
-            model(
-                input_ids=torch.from_numpy(token_ids)[None].to(device),
-                position_ids=torch.from_numpy(position_ids)[None].to(device),
-                past_key_values=past,
-                logits_to_keep=index,
-                use_cache=False,
-            )
-    finally:
-        hook.remove()
-    return caught[0][0]
+    with rows_of((*packed.lengths, n_idle)), in_half:
+        model(
+            input_ids=torch.from_numpy(token_ids)[None].to(device),
+            position_ids=torch.from_numpy(position_ids)[None].to(device),
+            past_key_values=past,
+            logits_to_keep=index,
+            use_cache=False,
+        )
+
+
+def _n_idle(packed: Packed) -> int:
+    n = len(packed.token_ids)
+    return -n % _MULTIPLE if n > _MULTIPLE else 0
 
 
 def _unwrapped(model: Any) -> Any:
@@ -197,9 +265,13 @@ def _unwrapped(model: Any) -> Any:
     return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
 
 
+def _causal(model: Any) -> Any:
+    """The model itself, within what adapts it."""
+    model = _unwrapped(model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def output_embeddings(model: Any) -> torch.nn.Module:
     """The layer that predicts tokens."""
-    model = _unwrapped(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    layer: torch.nn.Module = base.get_output_embeddings()
+    layer: torch.nn.Module = _causal(model).get_output_embeddings()
     return layer

@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.checkpoints import explained, last_checkpoint
+from genrec.finetune.frozen import Frozen
 from genrec.finetune.loss import (
     Alternatives,
     alternatives,
@@ -40,7 +42,7 @@ from genrec.finetune.loss import (
     trie_loss,
 )
 from genrec.finetune.merging import empty_ranks
-from genrec.finetune.methods import adapt, hidden_before, output_embeddings
+from genrec.finetune.methods import adapt, hidden_before, hidden_below, output_embeddings
 from genrec.finetune.packing import Chooser, Packed, Writing, pack, plan
 from genrec.history import History
 from genrec.prompt import Row
@@ -55,14 +57,14 @@ OnLook = Callable[[int, float], bool]
 class Options:
     """How to train."""
 
-    method: Literal["lora", "adalora", "prefix", "full"] = "lora"
+    method: Literal["lora", "adalora", "bottleneck", "prefix", "full"] = "lora"
     """What learns."""
     rank: int = 32
-    """Rank of a LoRA's updates; length of a prefix."""
+    """Rank of a LoRA's updates; width of a bottleneck; length of a prefix."""
     alpha: float | None = None
     """Scale of the updates is this over rank; the rank when omitted."""
     dropout: float = 0.0
-    """Share of an update's inputs that are dropped."""
+    """Share of an update's or a bottleneck's inputs that are dropped."""
     last_layers: int | None = None
     """Adapt the last so many layers alone; all when omitted."""
     loss: Literal["trie", "binary", "full-vocabulary"] = "trie"
@@ -166,9 +168,9 @@ class Result:
     n_planned: int
     """Optimizer steps planned."""
     log: list[dict[str, float]]
-    """What was logged, in order: step, loss (nats a target), eval_loss, learning_rate."""
+    """What was logged, in order: step, seconds until then, loss (nats a target), eval_loss, learning_rate."""
     seconds: float
-    """Time this run took."""
+    """Time training took, before resumptions included."""
     n_tokens: int
     """Token positions computed in one epoch."""
     n_targets: int
@@ -318,9 +320,10 @@ def _part(steps: list[list[int]], share: float) -> list[list[int]]:
     return steps[: max(1, round(min(1.0, share) * len(steps)))]
 
 
-def target_losses(model: Any, step: Batch, options: Options) -> torch.Tensor:
+def target_losses(model: Any, step: Batch, options: Options, frozen: Frozen | None = None) -> torch.Tensor:
     """What each target costs, nats; by the loss over the trie its negative log-probability. Shape ``(n_targets,)``."""
-    hidden = hidden_before(model, step.packed, step.index)
+    below = None if frozen is None else frozen.below(step.packed, partial(hidden_below, model))
+    hidden = hidden_before(model, step.packed, step.index, below=below)
     output = output_embeddings(model).weight
     if step.among is None:
         losses = full_vocabulary(hidden, output, step.token.to(hidden.device))
@@ -343,10 +346,16 @@ class _Loop(Trainer):  # type: ignore[misc]
     """`Trainer` over planned steps."""
 
     def __init__(
-        self, *, options: Options, held_out: Sequence[Batch], on_look: OnLook | None, **arguments: Any
+        self,
+        *,
+        options: Options,
+        held_out: Sequence[Batch],
+        on_look: OnLook | None,
+        frozen: Frozen | None,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.options, self.held_out, self.on_look = options, held_out, on_look
+        self.options, self.held_out, self.on_look, self.frozen = options, held_out, on_look, frozen
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> Any:
@@ -357,7 +366,7 @@ class _Loop(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """Mean negative log-probability of the step's targets, by their weights."""
         step: Batch = inputs["step"]
-        losses = target_losses(model, step, self.options)
+        losses = target_losses(model, step, self.options, self.frozen)
         weight = step.weight.to(losses.device)
         loss = (losses * weight).sum() / weight.sum()
         if not torch.isfinite(loss):
@@ -390,13 +399,28 @@ def held_out_losses(model: Any, steps: Sequence[Batch], options: Options) -> np.
 
 @dataclass
 class _Stop(TrainerCallback):  # type: ignore[misc]
-    """Ends training after the step under way when asked to, with a checkpoint; reminds AdaLoRA of its schedule."""
+    """Ends training after the step under way when asked to, with a checkpoint; notes the time; reminds AdaLoRA."""
 
     asked: threading.Event = field(default_factory=threading.Event)
     until_s: float = math.inf
     """When to stop by itself, on `time.monotonic`."""
     stopped: bool = False
     """Whether it did."""
+    began_s: float = 0.0
+    """When training would have begun without pauses, on `time.monotonic`."""
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, without pauses between a stop and a resumption."""
+        return time.monotonic() - self.began_s
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count on from what the checkpoint's log says."""
+        self.began_s = time.monotonic() - max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the time."""
+        state.log_history[-1]["seconds"] = round(self.seconds, 1)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Let AdaLoRA move ranks to where they count, which it does between a step and the next gradient."""
@@ -409,6 +433,7 @@ class _Stop(TrainerCallback):  # type: ignore[misc]
             _give_back_memory()
         if _any_process(self.asked.is_set() or time.monotonic() > self.until_s):
             self.stopped = control.should_training_stop = control.should_save = True
+        control.should_log |= control.should_save  # or the time since the last entry would be lost
         return control
 
     @contextmanager
@@ -507,6 +532,7 @@ def train(
         save_strategy="steps",
         save_steps=options.eval_every if looks and options.patience else options.save_every,
         save_total_limit=2,
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=bool(looks and options.patience),
         metric_for_best_model="eval_loss" if looks else None,
         greater_is_better=False if looks else None,
@@ -518,10 +544,12 @@ def train(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU: more of them by accelerate launch
     stop = _Stop(until_s=time.monotonic() + 60 * max_minutes)
+    frozen = Frozen((row.token_ids for _, row in steps.rows), folder) if options.last_layers else None
     loop = _Loop(
         options=options,
         held_out=held_out,
         on_look=on_look,
+        frozen=frozen if frozen and frozen.again else None,
         model=model,
         args=arguments,
         train_dataset=steps,
@@ -529,9 +557,8 @@ def train(
         callbacks=[stop, *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
     )
     loop.remove_callback(PrinterCallback)
-    started_s = time.monotonic()
     try:
-        with stop.on_interrupt(), empty_ranks():
+        with stop.on_interrupt(), empty_ranks(), closing(frozen) if frozen else nullcontext():
             loop.train(resume_from_checkpoint=last)
     except (RuntimeError, OSError, MemoryError, SafetensorError) as error:
         if (said := explained(error, folder, options.step_tokens)) is error:
@@ -542,7 +569,7 @@ def train(
         n_steps=loop.state.global_step,
         n_planned=n_planned,
         log=[entry for entry in loop.state.log_history if "loss" in entry or "eval_loss" in entry],
-        seconds=time.monotonic() - started_s,
+        seconds=stop.seconds,
         n_tokens=steps.n_tokens,
         n_targets=steps.n_targets,
         interrupted=stop.stopped and loop.state.global_step < n_planned,

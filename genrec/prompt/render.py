@@ -23,8 +23,8 @@ from genrec.text import clean
 from genrec.tokenizer import Tokenizer
 
 ALIGN = 32
-"""A prompt's length is one more than a multiple of this many tokens, so that an engine whose cache holds whole blocks
-(16 tokens on GPU, 32 on CPU) reads nothing of it twice."""
+"""A prompt's length is a multiple of this many tokens, or a little more: an engine whose cache holds whole blocks (16
+tokens on GPU, 32 on CPU) then reads hardly any of it twice."""
 NOW_TOKENS = 64
 """Room for the line for "now" is kept in steps of this many tokens, so that its words hardly ever decide where the
 window starts."""
@@ -71,6 +71,7 @@ def render(
     words: Words | None = None,
     max_tokens: int = 1024,
     align: int | None = ALIGN,
+    tail: int = 0,
     silent: Feature | None = None,
 ) -> Prompt:
     """Write a person's history and the moment to recommend for.
@@ -87,8 +88,9 @@ def render(
         tokenizer: The language model's.
         words: How contexts are put into words; what the template switches off is off.
         max_tokens: Longest prompt.
-        align: Repeat the line break before the line for "now" until the prompt's length is one more than a multiple
+        align: Repeat the line break before the line for "now" until the prompt's length, but for `tail`, is a multiple
             of this; None for no filler.
+        tail: See `Engine.prompt_tail`.
         silent: A feature of which the line for "now" says nothing.
 
     Raises:
@@ -102,7 +104,7 @@ def render(
         open_line = writer.now(max_tokens // 4, silent, follows=False)
     ids = [*head, *(i for written in lines for i in written.ids)]
     n_ids = len(ids) + len(open_line.ids)
-    filler = (1 - n_ids) % align if align else 0
+    filler = (tail - n_ids) % align if align else 0
     if n_ids + filler > max_tokens:
         filler = 0
     if n_ids > max_tokens:
@@ -189,7 +191,7 @@ def render_rows(
             context = writer.first(start).ids if i == start else lines[i].ids
             n_open = len(context) - len(writer.item_ids(i))
             if i == end and filler and align:
-                ids += [writer.newline[-1]] * ((1 - len(ids) - n_open) % align)
+                ids += [writer.newline[-1]] * (-(len(ids) + n_open) % align)
             if i in targets:
                 position.append(len(ids) + n_open - 1)
             ids += context

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from genrec.cli import main
 from genrec.errors import ModelError
 from genrec.events import Event, Item, batch
+from genrec.finetune.adapter import NEVER_MERGED
 from genrec.store import Store
 from genrec.workspace import open_workspace
 from tests.support.cli import genrec
@@ -122,6 +123,20 @@ def test_an_adapter_is_refused_over_what_it_was_not_made_for(workspace: Path) ->
     with open_workspace(workspace, adapter="adapter-1") as opened:
         opened.recommender()
         assert "The adapter adapter-1 has never seen 50% of the items." in opened.notes
+
+
+@pytest.mark.parametrize("method", NEVER_MERGED)
+def test_what_can_be_no_part_of_the_weights_is_served_by_transformers_alone(workspace: Path, method: str) -> None:
+    train = ["train", "--method", method, *QUICK, "--set", "max_steps=1"]
+    refused = CliRunner().invoke(main, [*train, "--engine", "vllm", "-w", str(workspace)])
+    assert f"cannot judge a {method}" in refused.output
+    genrec(*train, workspace=workspace)
+    with open_workspace(workspace, adapter="adapter-1") as opened:
+        _, beside = opened.adapted(workspace / "adapters" / "adapter-1", "transformers")
+        assert beside == workspace / "adapters" / "adapter-1"
+        for engine in ("vllm", "vllm-server"):
+            with pytest.raises(ModelError, match=f"is a {method}, which can be no part of the weights"):
+                opened.adapted(beside, engine)
 
 
 def test_what_is_typed_wrong_is_said(workspace: Path) -> None:

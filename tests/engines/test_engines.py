@@ -101,6 +101,22 @@ def test_a_node_wider_than_one_request_takes(engine: Engine, reference: Transfor
     np.testing.assert_allclose(value, plainly(reference, prompt)[-1, tokens], atol=1e-4)
 
 
+def test_vllm_reads_a_prompt_that_ends_with_a_block_once_however_wide_its_end_is(engine: Engine) -> None:
+    if engine.name != "vllm" or engine.prompt_tail:
+        pytest.skip("not vLLM in this process, or on a model runner that takes few names")
+    root, below = np.arange(400), np.repeat(np.arange(5), 3)  # five children have three of their own
+    tree = TokenTree(
+        parent=np.concatenate([np.full(400, -1), below]).astype(np.int32),
+        token=np.concatenate([10 + root, np.tile([5, 6, 7], 5)]).astype(np.int32),
+        wanted=np.ones(415, bool),
+    )
+    engine.forget()
+    own = Usage()
+    engine.run([([9] * 64, ask(tree), own)])
+    assert own.n_requests == 1 + 5
+    assert own.n_computed_tokens == 64 + 5
+
+
 @pytest.mark.parametrize("name", ["joint", "masked", "fused"])
 def test_search_over_a_catalogue_equals_scoring_all_of_it(
     engine: Engine, reference: TransformersEngine, name: str

@@ -21,11 +21,13 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, ModelError, TrainingError
+from genrec.finetune.adapter import NEVER_MERGED
 from genrec.finetune.merging import merge, write_adapter, write_whole
 from genrec.finetune.methods import METHODS, load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import (
     Options,
+    Result,
     Steps,
     batch,
     choice_logits,
@@ -81,9 +83,9 @@ def test_every_method_learns_and_is_saved_and_served(
         write_adapter(result.model, folder)
     if method in ("lora", "adalora"):
         merge(tiny_model, folder, whole)
-    if method != "prefix":
+    if method not in NEVER_MERGED:
         engines.append(TransformersEngine(whole, model="whole", dtype="float32"))
-    if method in ("lora", "prefix"):
+    if method in ("lora", *NEVER_MERGED):
         engines.append(TransformersEngine(tiny_model, model="beside", dtype="float32", adapter=folder))
     for engine in engines:
         for _ in range(2):  # the second time from what the engine keeps
@@ -92,10 +94,11 @@ def test_every_method_learns_and_is_saved_and_served(
             assert found[0] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["lora", "bottleneck", "full"])
 def test_only_the_last_layers_change_where_that_is_asked_for(
-    writing: Writing, tiny_model: Path, tmp_path: Path
+    writing: Writing, tiny_model: Path, tmp_path: Path, method: str
 ) -> None:
-    options = replace(QUICK, last_layers=1, max_steps=2)
+    options = replace(QUICK, method=method, last_layers=1, max_steps=2)  # type: ignore[arg-type]
     result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
     learned = [name for name, parameter in result.model.named_parameters() if parameter.requires_grad]
     assert learned
@@ -166,11 +169,14 @@ def test_the_texts_of_all_items_can_be_learned_first(writing: Writing, tiny_mode
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_an_adapter_learns_on_from_where_it_was(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
-    model = load_model(tiny_model, dtype="float32")
-    first = train(model, PEOPLE, writing, QUICK, tmp_path / "first", progress=False)
+@pytest.mark.parametrize("method", ["lora", "bottleneck"])
+def test_an_adapter_learns_on_from_where_it_was(
+    writing: Writing, tiny_model: Path, tmp_path: Path, method: str
+) -> None:
+    model, options = load_model(tiny_model, dtype="float32"), replace(QUICK, method=method)  # type: ignore[arg-type]
+    first = train(model, PEOPLE, writing, options, tmp_path / "first", progress=False)
     write_adapter(first.model, tmp_path / "adapter")
-    again = load_adapted(tiny_model, tmp_path / "adapter", "lora")
+    again = load_adapted(tiny_model, tmp_path / "adapter", method)
     step = Steps(PEOPLE, writing, QUICK)[0]
     before = target_losses(first.model.eval(), step, QUICK)
     assert torch.allclose(target_losses(again.eval(), step, QUICK), before, atol=1e-4)
@@ -251,6 +257,10 @@ def test_bad_options_and_empty_data_are_refused(writing: Writing, tiny_model: Pa
         Options(patience=3)
     with pytest.raises(ConfigError, match="last_layers 9"):
         train(load_model(tiny_model), PEOPLE, writing, replace(QUICK, last_layers=9), tmp_path)
+    without = load_model(tiny_model)
+    del without.base_model.layers[0].mlp
+    with pytest.raises(ConfigError, match="no MLP"):
+        train(without, PEOPLE, writing, replace(QUICK, method="bottleneck"), tmp_path)
     nobody = replace(PEOPLE[0], moments=())
     with pytest.raises(TrainingError, match="nothing to learn"):
         train(load_model(tiny_model), [nobody], writing, QUICK, tmp_path)
@@ -264,12 +274,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where(
         train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("last_layers", [None, 1])
 def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
-    writing: Writing, tiny_model: Path, tmp_path: Path
+    writing: Writing, tiny_model: Path, tmp_path: Path, last_layers: int | None
 ) -> None:
+    options = replace(QUICK, last_layers=last_layers)
+
     def run(folder: str, minutes: float) -> tuple[torch.Tensor, list[float]]:
         model = load_model(tiny_model, dtype="float32")
-        result = train(model, PEOPLE, writing, QUICK, tmp_path / folder, max_minutes=minutes, progress=False)
+        result = train(model, PEOPLE, writing, options, tmp_path / folder, max_minutes=minutes, progress=False)
         assert result.interrupted == (minutes == 0)
         step = batch([(p, r) for p in PEOPLE[:4] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)
         with torch.inference_mode():
@@ -281,6 +294,28 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
     resumed, log = run("parts", 10)
     torch.testing.assert_close(resumed, whole, atol=1e-3, rtol=0)
     assert log[-1] == pytest.approx(whole_log[-1], abs=1e-3)
+
+
+def test_looks_without_improvement_and_time_are_counted_on_after_a_stop(
+    writing: Writing, tiny_model: Path, tmp_path: Path
+) -> None:
+    held_out = [batch([(p, r) for p in PEOPLE[:3] for r in writing.rows(p)], Chooser(writing.encoded.trie), QUICK)]
+    options = replace(QUICK, learning_rate=1e-30, eval_every=1, patience=2)
+
+    def run(minutes: float) -> Result:
+        model = load_model(tiny_model, dtype="float32")
+        return train(model, PEOPLE, writing, options, tmp_path, held_out=held_out, max_minutes=minutes, progress=False)
+
+    assert run(0).n_steps == 1
+    assert run(0).n_steps == 2
+    state = tmp_path / "checkpoint-2" / "trainer_state.json"
+    kept = json.loads(state.read_text())
+    kept["log_history"][-1]["seconds"] += 1000
+    state.write_text(json.dumps(kept))
+    result = run(10)
+    assert result.n_steps == 3, "the first look and two that were no better"
+    assert result.seconds > 1000
+    assert [entry["seconds"] > 1000 for entry in result.log if "loss" in entry] == [False, False, True]
 
 
 def test_a_full_disk_costs_the_checkpoint_under_way_and_no_other(

@@ -86,13 +86,14 @@ def test_a_prompt_is_a_chat_whose_answer_has_begun(encoded: EncodedCatalog, tiny
     )
 
 
-def test_filler_before_the_last_line_ends_the_prompt_one_token_into_a_block(
-    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer
+@pytest.mark.parametrize("tail", [0, 1])
+def test_filler_before_the_last_line_ends_the_prompt_so_many_tokens_into_a_block(
+    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer, tail: int
 ) -> None:
     for n in range(1, 20):
         plain = render(NEUTRAL, history(*days(n)), Context(), encoded, tiny_tokenizer, align=None)
-        aligned = render(NEUTRAL, history(*days(n)), Context(), encoded, tiny_tokenizer, align=32)
-        assert len(aligned.token_ids) % 32 == 1
+        aligned = render(NEUTRAL, history(*days(n)), Context(), encoded, tiny_tokenizer, align=32, tail=tail)
+        assert len(aligned.token_ids) % 32 == tail
         n_filler = len(aligned.token_ids) - len(plain.token_ids)
         assert 0 <= n_filler < 32
         stable = aligned.n_stable

@@ -222,6 +222,7 @@ def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, jud
 @options
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
+@click.option("--first", type=int, help="The first so many rows alone, such as those of the first round.")
 @click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="transformers")
 @click.option("--ways", "every", default="prior,model,both", show_default=True, help="What to rank with.")
 @click.option("--part", "share", default="0/1", show_default=True, help="1/2: place the second half of the rows alone.")
@@ -234,6 +235,7 @@ def test_(
     name: str,
     split: str,
     cases: int,
+    first: int | None,
     engine_name: str,
     every: str,
     share: str,
@@ -247,7 +249,7 @@ def test_(
     if live:
         rows.go_live()
     run = f"{name}-live" if live else name
-    everything = rows.cases(split)
+    everything = rows.cases(split)[:first]
     easy = followers(everything)
     numbers = random.Random(1).sample(range(len(everything)), cases) if cases else range(len(everything))
     chosen, follows = [everything[i] for i in numbers], np.array([i in easy for i in numbers])
@@ -343,7 +345,8 @@ def place_all(
         seconds += kept["seconds"] if same else 0.0
         for way in same:
             done[way] |= {int(n): rank for n, rank in kept["ranks"][way].items()}
-    mine = [n for n in list(cases)[part::n_parts] if any(n not in done[way] for way in scorings)]
+    blocks = [n for i, n in enumerate(cases) if i // 64 % n_parts == part]  # neighbours share much of their prompts
+    mine = [n for n in blocks if any(n not in done[way] for way in scorings)]
     if not mine:
         return seconds, done
     writing, engine, started_s = rows.writing, start_engine(), time.perf_counter()
@@ -356,7 +359,13 @@ def place_all(
             for n in mine[first : first + 64]:
                 case, before, mass = cases[n], cases[n].before(-1), rows.log_mass(cases[n])
                 ids = render(
-                    writing.template, before, Context(), writing.encoded, writing.tokenizer, words=writing.words
+                    writing.template,
+                    before,
+                    Context(),
+                    writing.encoded,
+                    writing.tokenizer,
+                    words=writing.words,
+                    max_tokens=writing.max_tokens,
                 ).token_ids
                 target = rows.catalog.row[case.moments[-1].item_ids[0]]
                 for way in scorings:  # one after the other, so that the prompt is read once
@@ -570,12 +579,13 @@ INTRODUCTION = """\
 
 Written by `python benchmarks/finetune.py page` from the files under [results](results). Ranks are those of exact lists
 over the whole catalogue; brackets are 95 % intervals, bootstrapped over people. "Prior" is the untrained `sequence`
-prior, "model" the language model alone (`masked`), "both" the model and the prior inside the trie, weighted by what was
-fitted to half of the validation people, and "late" the same two lists fused afterwards. Nothing was chosen by looking
-at test rows, and each look is counted. A run called "plain" knows no days, as the published rows have none in their
-histories; one called "dated" has them back, from the rows and events in which the same person's choices stand with
-theirs, and writes "soon after", "next day" or "two weeks later" before what they chose. The prior of "plain" is an
-earlier version, which did not tell what goes on with a visit from what begins one.
+prior, on the data sets of priors.py the one that was best there on validation cases, "model" the language model alone
+(`masked`), "both" the model and the prior inside the trie, weighted by what was fitted to half of the validation
+people, and "late" the same two lists fused afterwards. Nothing was chosen by looking at test rows, and each look is
+counted. A run called "plain" knows no days, as the published rows have none in their histories; one called "dated" has
+them back, from the rows and events in which the same person's choices stand with theirs, and writes "soon after", "next
+day" or "two weeks later" before what they chose. The prior of "plain" is an earlier version, which did not tell what
+goes on with a visit from what begins one.
 
 ![Loss by step](training.svg)
 """

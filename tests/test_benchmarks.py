@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from click import ClickException
 
+from genrec.events import Context, Event, Item
 from genrec.history import History
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -57,6 +60,52 @@ def test_the_baseline_reads_what_was_known_before_the_target(
         "valid": [{"history": ["1", "2"], "target": "3", "seen": []}],
         "test": [{"history": ["1", "2", "3"], "target": "1", "seen": []}],
     }
+
+
+def test_a_model_learns_nothing_that_it_is_asked(
+    load: Callable[[str], Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priors, start = load("priors"), datetime(2024, 5, 1, tzinfo=UTC)
+
+    def in_order(seed: int) -> Any:
+        """Everybody has the items in another order; which of the last two came first is drawn."""
+        events = []
+        for user in range(12):
+            own = np.roll(np.arange(9), user)
+            own[-2:] = own[-2:][:: 1 - 2 * seed]
+            for i, item in enumerate(own):
+                split = "train" if i < 7 else "valid" if i == 7 else "test"
+                events.append(Event(user_id=str(user), item_id=str(item), at=start + timedelta(days=i), action=split))
+        return priors.by_time(events)
+
+    items = [Item(item_id=str(n), title=f"item {n}") for n in range(9)]
+    rounds = [in_order(0), in_order(1)]
+    rounds[1] = replace(rounds[1], tune=rounds[0].tune)
+    data = priors.Data(items=items, rounds=rounds, held_out=True, unseen=True)
+    monkeypatch.setitem(priors.DATA, "made-up", {"": lambda _: data})
+    monkeypatch.setattr(priors, "RESULTS", tmp_path)
+    with pytest.raises(ClickException, match=r"priors\.py --dataset made-up"):
+        priors.best_of("made-up")
+    (tmp_path / "made-up").mkdir()
+    voices: dict[str, dict[str, Any]] = {"popularity": {}, "sequence": {}}
+    weights = [{"popularity": 0.2, "sequence": 0.6}, {"popularity": 0.3, "sequence": 0.7}]
+    tuned = [
+        {"name": "sequence, validation", "options": {"sequence": {}}, "nats": 1.5},
+        {"name": "blend, validation", "options": voices, "nats": 1.2, "weights": weights},
+    ]
+    (tmp_path / "made-up" / "priors.json").write_text(json.dumps({"rows": tuned}))
+    assert priors.best_of("made-up") == tuned[1]
+    rows = load("rows").Protocol("made-up", tmp_path, str(tiny_model))
+    valid, test = rows.cases("valid"), rows.cases("test")
+    assert (len(valid), len(test)) == (12, 24)
+    asked = {(case.user_id, case.moments[-1].item_ids) for case in (*valid, *test)}
+    learned = {(person.user_id, moment.item_ids) for person in rows.people for moment in person.moments}
+    assert len(learned) == 12 * 7
+    assert not learned & asked
+    assert all(rows.live(case).sum() == 1 for case in test)  # what is left is the target
+    by_hand = priors.fitted(tuned[1], rows.catalog, rounds[1].test, 1)
+    assert by_hand.weights.tolist() == [0.3, 0.7]
+    assert rows.log_mass(test[12]) == pytest.approx(by_hand.log_mass_held_out(test[12].before(-1), Context()))
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,6 @@ class Session:
     ) -> tuple[float, float]:
         """Fit gamma and beta to some steps; put the nats of prior, model and both on others under their names."""
         gamma, beta, _ = fit_weights(choice_logits(model, fit), fit)
-        gamma, beta = (0.0, 1.0) if gamma < 0 else (gamma, max(beta, 0.0))  # a model that is wrong has no say
         judged = choice_logits(model, judge)
         for key, weights in {"prior": (0.0, 1.0), way: (1.0, 0.0), "both": (gamma, beta)}.items():
             nats[key] = mean_loss(judged, judge, *weights)

@@ -600,7 +600,7 @@ def fit_weights(logits: Sequence[torch.Tensor], steps: Sequence[Batch]) -> tuple
         steps: The same steps, with a prior.
 
     Returns:
-        gamma, beta, and the mean negative log-probability of a target under them, nats.
+        gamma, beta, neither below 0, and the mean negative log-probability of a target under them, nats.
     """
     weights = torch.tensor([0.3, 0.7], requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
@@ -613,6 +613,7 @@ def fit_weights(logits: Sequence[torch.Tensor], steps: Sequence[Batch]) -> tuple
 
     optimizer.step(again)
     gamma, beta = weights.tolist()
+    gamma, beta = (0.0, 1.0) if gamma < 0 else (gamma, max(beta, 0.0))  # a model that is wrong has no say
     return gamma, beta, mean_loss(logits, steps, gamma, beta)
 
 

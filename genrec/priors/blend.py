@@ -70,7 +70,20 @@ class Blend(Prior):
         if cases:
             cut = pa.scalar(min(case.at for case, _, _ in cases), pa.timestamp("us", "UTC"))
             self._fit_voices(catalog, [batch.filter(pc.less(batch["at"], cut)) for batch in batches])
-        choices = [(self._said(history, now).astype(np.float32), np.ones(1), row) for history, now, row in cases]
+        self.weigh(cases)
+        self._fit_voices(catalog, batches)
+
+    def weigh(self, cases: Iterable[tuple[History, Context, int]], *, held_out: bool = False) -> None:
+        """Fit the weights to choices that the voices have not seen; of too few, all weigh the same.
+
+        Args:
+            cases: What came before each choice, the context of the choice, and the catalogue row that was chosen.
+            held_out: Whether others may count whenever it was; see `Prior.log_mass_held_out`.
+        """
+        choices = [
+            (self._said(self.members, history, now, held_out=held_out).astype(np.float32), np.ones(1), row)
+            for history, now, row in cases
+        ]
         self.weights = np.zeros(len(self.members))
         kept = np.arange(len(self.members))
         while len(kept):
@@ -80,15 +93,14 @@ class Blend(Prior):
                 self.weights[kept] = weights
                 break
             kept = np.delete(kept, weights.argmin())
-        self._fit_voices(catalog, batches)
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
-        return normalised(self.weights @ self._said(history, now))
+        return self._mixed(history, now)
 
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
         """The same, by voices that have seen nothing of the person; see `Prior.log_mass_held_out`."""
-        return normalised(self.weights @ self._said(history, now, held_out=True))
+        return self._mixed(history, now, held_out=True)
 
     def shares(self, history: History, now: Context, row: int) -> dict[str, float]:
         """How much each voice has to do with an item being likelier than the average one.
@@ -101,7 +113,7 @@ class Blend(Prior):
         Returns:
             By name, from 0 to 1; they sum to one, or are all 0 where no voice speaks for the item.
         """
-        said = self._said(history, now)
+        said = self._said(self.members, history, now)
         terms = np.maximum(self.weights * (said[:, row] - said.mean(axis=1)), 0)
         return dict(zip(self.members, (terms / (terms.sum() or 1.0)).tolist(), strict=True))
 
@@ -111,9 +123,15 @@ class Blend(Prior):
         for voice in self.voices.values():
             voice.fit(catalog, batches)
 
-    def _said(self, history: History, now: Context, *, held_out: bool = False) -> np.ndarray:
-        """What each voice says of each item, nats. Shape ``(n_members, n_items)``."""
-        voices = [self.voices[name] for name in self.members]
+    def _mixed(self, history: History, now: Context, *, held_out: bool = False) -> np.ndarray:
+        """Log-probability of each item; a voice without weight is not asked. Shape ``(n_items,)``."""
+        heard = {name: w for name, w in zip(self.members, self.weights.tolist(), strict=True) if w}
+        heard = heard or dict.fromkeys(self.members, 0.0)
+        return normalised(np.array(list(heard.values())) @ self._said(heard, history, now, held_out=held_out))
+
+    def _said(self, names: Iterable[str], history: History, now: Context, *, held_out: bool = False) -> np.ndarray:
+        """What voices say of each item, nats. Shape ``(n_names, n_items)``."""
+        voices = [self.voices[name] for name in names]
         found = [(one.log_mass_held_out if held_out else one.log_mass)(history, now) for one in voices]
         n_items = max(len(said) for said in found)
         found = [np.maximum(said, said.max() - _LEAST) for said in found]

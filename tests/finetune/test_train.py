@@ -217,7 +217,10 @@ def test_a_prior_that_knows_is_heard_and_one_that_guesses_is_not(writing: Writin
         _, beta[prior.__name__], loss = fit_weights(choice_logits(model, steps), steps)
         assert loss < np.log(len(ITEMS)) + 0.05
     assert beta["knows"] > 0.8
-    assert abs(beta["guesses"]) < 0.2
+    assert 0 <= beta["guesses"] < 0.2
+    [wrong] = choice_logits(model, [certain := batch(rows, chooser, QUICK, mass_of=knows)])
+    wrong = wrong.index_add(0, certain.among.chosen, torch.full((len(certain.among.chosen),), -5.0))
+    assert fit_weights([wrong], [certain])[:2] == (0, 1), "a model that speaks against what is chosen has no say"
 
 
 def test_beside_a_prior_training_begins_where_the_prior_is(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:

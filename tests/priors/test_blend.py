@@ -111,6 +111,25 @@ def test_without_enough_to_learn_from_all_weigh_the_same() -> None:
     np.testing.assert_allclose(np.exp(blend.log_mass(history("milk"), Context())), mean / mean.sum())
 
 
+def test_weights_of_choices_of_ones_own() -> None:
+    class Counted(Turn):
+        asked = 0
+
+        def log_mass(self, history: History, now: Context) -> np.ndarray:
+            self.asked += 1
+            return np.roll(super().log_mass(history, now), 2)
+
+    wrong = Counted()
+    blend = fitted({"turn": Turn(), "wrong": wrong}, n_fit=0)
+    assert blend.weights.tolist() == [0.5, 0.5]
+    blend.weigh([(history(name), Context(), (i + 1) % 5) for i, name in enumerate(NAMES)] * 100)
+    assert blend.weights[0] > 0.9
+    assert blend.weights[1] < 0.1
+    blend.weights[1] = wrong.asked = 0
+    blend.log_mass(history("milk"), Context())
+    assert not wrong.asked, "a voice without weight costs nothing"
+
+
 def test_shares_tell_who_speaks_for_an_item() -> None:
     blend = fitted({"popularity": Popularity(), "turn": Turn()}, n_fit=0)
     shares = blend.shares(history("milk"), Context(), NAMES.index("bread"))

@@ -262,8 +262,8 @@ def test_(
         settings={"model": model, "cases": len(chosen), "engine": engine_name},
         say=click.echo,
     )
-    fit = RESULTS / dataset / f"fit-{run}.json"
-    fitted = json.loads(fit.read_text())["rows"][0] if fit.is_file() else {"gamma": 1.0, "beta": 1.0}
+    fits = [file for one in (run, name) if (file := RESULTS / dataset / f"fit-{one}.json").is_file()]
+    fitted = json.loads(fits[0].read_text())["rows"][0] if fits else {"gamma": 1.0, "beta": 1.0}
     ways = every.split(",")
     asked = [way for way in ways if way not in UNTRAINED]
     if asked:

@@ -278,10 +278,11 @@ def _write_parquet(file: Path, answers: Iterable[Recommendation], *, n_total: in
             ("catalog", pa.string()),
             ("engine", pa.string()),
             ("scoring", pa.string()),
+            ("needs_review", pa.bool_()),
         ]
     )
     part = file.with_name(file.name + ".part")
-    same = ("user_id", "at", "model", "prompt", "catalog", "engine", "scoring")
+    same = ("user_id", "at", "model", "prompt", "catalog", "engine", "scoring", "needs_review")
     n_lists = 0
     notes: dict[str, None] = {}
     try:

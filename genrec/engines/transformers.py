@@ -97,7 +97,9 @@ class TransformersEngine(Engine):
                 if adapted.active_peft_config.is_prompt_learning:
                     prefix, self.lm = adapted.get_prompt(1), adapted.get_base_model()
                 elif adapted.active_peft_config.peft_type == BOTTLENECK:
-                    self.lm = adapted.get_base_model().to(self.lm.dtype)
+                    self.lm = adapted.get_base_model()
+                    for parameter in self.lm.parameters():  # and no buffers: positions are told apart in float32
+                        parameter.data = parameter.data.to(self.lm.dtype)
                 else:
                     self.lm = adapted.merge_and_unload()
             except Exception as error:  # as above

@@ -48,7 +48,8 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Pr
             hint="Training would not learn what is served. Choose another model.",
         )
     if model.dtype == torch.float16:
-        model = model.bfloat16()  # whose gradients need no scaling
+        for parameter in model.parameters():  # and no buffers: positions are told apart in float32
+            parameter.data = parameter.data.bfloat16()  # whose gradients need no scaling
     return model.to(best_device() if device == "auto" else device)
 
 

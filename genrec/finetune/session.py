@@ -115,6 +115,7 @@ class Session:
                 words=self.writing.words,
                 max_tokens=self.writing.max_tokens,
                 align=self.writing.align,
+                tail=engine.prompt_tail,
             )
             where = place(encoded.trie, int(row.target[0]), within=N_LIST, scoring=scoring, log_mass=log_mass)
             jobs.append((prompt.token_ids, where))

@@ -42,7 +42,7 @@ from genrec.finetune.loss import (
     trie_loss,
 )
 from genrec.finetune.merging import empty_ranks
-from genrec.finetune.methods import adapt, hidden_before, hidden_below, output_embeddings
+from genrec.finetune.methods import adapt, frozen_and_learning, hidden_before, hidden_below, output_embeddings
 from genrec.finetune.packing import Chooser, Packed, Writing, pack, plan
 from genrec.history import History
 from genrec.prompt import Row
@@ -544,7 +544,7 @@ def train(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU: more of them by accelerate launch
     stop = _Stop(until_s=time.monotonic() + 60 * max_minutes)
-    frozen = Frozen((row.token_ids for _, row in steps.rows), folder) if options.last_layers else None
+    frozen = Frozen((row.token_ids for _, row in steps.rows), folder) if all(frozen_and_learning(model)) else None
     loop = _Loop(
         options=options,
         held_out=held_out,

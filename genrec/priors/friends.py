@@ -2,8 +2,9 @@
 
     score(i) = sum over friends f of  w(f) · sum over f's events e with i of  2^(-age(e) / half life)  / sum of w(f)
 
-A relation counts in both directions. Nothing that happened after the moment counts, for nobody. It knows something of
-people who have done nothing yet, if they know somebody. Knows relations and events; no communities, no influence.
+A relation counts in both directions. Nothing that happened after the moment counts, for nobody; but relations have no
+date, so one that was made later does. It knows something of people who have done nothing yet, if they know somebody.
+Knows relations and events; no communities, no influence.
 """
 
 from __future__ import annotations
@@ -58,11 +59,12 @@ class Friends(Scored):
 
     def _scores(self, past: Past) -> np.ndarray:
         """What each friend took of late, on average. Shape ``(n_items,)``, float64."""
-        scores, log = np.zeros(self._n_items), self._log
-        friends = self._friends.get(past.person, {})
+        log, friends = self._log, self._friends.get(past.person, {})
+        rows, counts = [np.empty(0, np.int32)], [np.empty(0)]
         for friend, weight in friends.items():
             theirs = slice(int(log.first[friend]), int(log.first[friend + 1]))
             age = (past.now - log.at[theirs]).astype(np.int64) / _DAY_US
-            recent = np.where(age > 0, 0.5 ** (np.maximum(age, 0) / self.half_life_days), 0.0)
-            scores += np.bincount(log.row[theirs], weight * recent, minlength=self._n_items)
+            rows.append(log.row[theirs])
+            counts.append(np.where(age > 0, weight * 0.5 ** (np.maximum(age, 0) / self.half_life_days), 0.0))
+        scores = np.bincount(np.concatenate(rows), np.concatenate(counts), minlength=self._n_items)
         return scores / (sum(friends.values()) or 1.0)

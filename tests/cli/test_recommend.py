@@ -124,6 +124,15 @@ def test_a_file_of_users_becomes_a_parquet_file(shop: Path, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("lists")] == ["lists.parquet"]
 
 
+@pytest.mark.parametrize(("prompt", "review"), [("medicine", True), ("next-item", False)])
+def test_a_parquet_file_says_of_each_row_whether_it_must_be_checked(tmp_path: Path, prompt: str, review: bool) -> None:
+    shop = corner_shop.make_workspace(tmp_path / "shop", {"prompt": prompt})
+    out = tmp_path / "lists.parquet"
+    done = recommend(shop, "ann", "bob", *LATER, "--out", str(out))
+    assert set(pq.read_table(out)["needs_review"].to_pylist()) == {review}
+    assert ("note: For the eyes of a clinician" in done.stderr) is review
+
+
 def test_beside_a_parquet_file_notes_are_said_once_and_people_without_a_list_are_counted(tmp_path: Path) -> None:
     shop = corner_shop.make_workspace(tmp_path / "shop")
     with corner_shop.Store.open(shop / "genrec.db") as store:

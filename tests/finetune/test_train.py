@@ -23,7 +23,7 @@ from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, ModelError, TrainingError
 from genrec.finetune.adapter import NEVER_MERGED
 from genrec.finetune.merging import merge, write_adapter, write_whole
-from genrec.finetune.methods import METHODS, load_adapted, load_model
+from genrec.finetune.methods import METHODS, adapt, load_adapted, load_model
 from genrec.finetune.packing import Chooser, Writing
 from genrec.finetune.train import (
     Options,
@@ -92,6 +92,21 @@ def test_every_method_learns_and_is_saved_and_served(
             where = score(writing.encoded.trie, row.target[-1:], scoring=Scoring(name="masked"))
             [found] = engine.run([(prompt, where)])
             assert found[0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_type_but_float32_tells_positions_apart(tiny_model: Path, tmp_path: Path) -> None:
+    write_adapter(adapt(load_model(tiny_model), "bottleneck", rank=4), tmp_path / "adapter")
+    write_whole(load_model(tiny_model).half(), tiny_model, tmp_path / "half")
+    served = TransformersEngine(tiny_model, model="beside", dtype="bfloat16", adapter=tmp_path / "adapter").lm
+    for model in (served, load_model(tmp_path / "half")):
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
+
+
+def test_a_prefix_is_seen_by_as_many_layers_as_there_are(writing: Writing, tiny_model: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, method="prefix", last_layers=2)
+    result = train(load_model(tiny_model, dtype="float32"), PEOPLE, writing, options, tmp_path, progress=False)
+    assert result.n_steps == result.n_planned
 
 
 @pytest.mark.parametrize("method", ["lora", "bottleneck", "full"])

@@ -263,8 +263,10 @@ def test_(
         say=click.echo,
     )
     fits = [file for one in (run, name) if (file := RESULTS / dataset / f"fit-{one}.json").is_file()]
-    fitted = json.loads(fits[0].read_text())["rows"][0] if fits else {"gamma": 1.0, "beta": 1.0}
     ways = every.split(",")
+    if "both" in ways and not fits:
+        raise click.ClickException(f"nothing says how much {name} counts beside the prior: run the stage fit first")
+    fitted = json.loads(fits[0].read_text())["rows"][0] if fits else {"gamma": 1.0, "beta": 1.0}
     asked = [way for way in ways if way not in UNTRAINED]
     if asked:
         folder = rows.model_folder if name == "untuned" else work / dataset / name / "merged"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM can be started for; a LoRA of a lower one fits too."""
+MAX_NAMED_AT_ONCE = 2048
+"""Most tokens of one request where vLLM itself has no limit: it fills all requests of a step up to the widest one."""
 _numbers = itertools.count(1)
 _answering: ContextVar[LoRARequest | None] = ContextVar("answering")
 """The adapter of the search under way."""
@@ -230,12 +232,12 @@ class VllmEngine(RequestEngine):
             self._background.stop()
 
     def _ask_freely(self, llm: AsyncLLM) -> None:
-        """Ask about a node in one request, however wide it is, where vLLM's model runner can: the first one, on CPUs.
+        """Ask about nearly any node in one request where vLLM's model runner can: the first one, on CPUs.
 
         Then no request but the one that reads a prompt ends with it, so whole blocks of the cache can hold all of it.
         """
         if not llm.vllm_config.use_v2_model_runner:
-            self.max_named, self.prompt_tail = llm.model_config.get_vocab_size(), 0
+            self.max_named, self.prompt_tail = MAX_NAMED_AT_ONCE, 0
 
     async def _ask(self, prompt: list[int], questions: Sequence[Question]) -> tuple[list[list[float]], Usage]:
         used = Usage()

@@ -30,15 +30,16 @@ class Frozen:
     Args:
         rows: Token ids of each row to come, in all epochs.
         folder: Where the file is; `close` removes it.
+        n_processes: How many share the disk.
     """
 
-    def __init__(self, rows: Iterable[np.ndarray], folder: Path) -> None:
+    def __init__(self, rows: Iterable[np.ndarray], folder: Path, *, n_processes: int = 1) -> None:
         counts = Counter(_key(ids) for ids in rows)
         self.again = {key for key, n in counts.items() if n > 1}
         """Rows that come more than once."""
         self._places: dict[bytes, tuple[int, tuple[int, ...]]] = {}  # first byte and shape
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by `close`)
-        self._room = shutil.disk_usage(folder).free // 2
+        self._room = shutil.disk_usage(folder).free // (2 * n_processes)
         self._like = torch.empty(0)  # of the type and on the device of what was computed
 
     def below(self, packed: Packed, compute: Callable[[Packed], torch.Tensor]) -> torch.Tensor:

@@ -544,7 +544,9 @@ def train(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU: more of them by accelerate launch
     stop = _Stop(until_s=time.monotonic() + 60 * max_minutes)
-    frozen = Frozen((row.token_ids for _, row in steps.rows), folder) if all(frozen_and_learning(model)) else None
+    frozen = None
+    if all(frozen_and_learning(model)):
+        frozen = Frozen((row.token_ids for _, row in steps.rows), folder, n_processes=n_processes)
     loop = _Loop(
         options=options,
         held_out=held_out,

@@ -50,6 +50,7 @@ class Friends(Scored):
         """Give everybody their friends by number, those without events, too."""
         super()._learn()
         numbers = self._log.users
+        # Those without events come last, before anybody asks the log where each person's events begin.
         self._friends: dict[int, dict[int, float]] = {}
         for one, other, weight in self._edges:
             a, b = (numbers.setdefault(name, len(numbers)) for name in (one, other))

@@ -28,7 +28,8 @@ def workspace(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 def test_people_become_an_adapter_that_answers(workspace: Path) -> None:
-    told = genrec("train", "--name", "first", *QUICK, "--set", "schedule=constant", workspace=workspace)
+    enough = ("--epochs", "8", "--set", "schedule=constant")
+    told = genrec("train", "--name", "first", *QUICK, *enough, workspace=workspace)
     assert "untuned model" in told
     assert "tuned with prior" in told
     assert "In use from now on: first" in told

@@ -414,8 +414,8 @@ from people import learners, writing_with
 torch.set_num_threads(1)
 model = load_model(folder, dtype="float32")
 result = train(model, learners(), writing_with(HfTokenizer(folder)), options, out, progress=False)
-if result.log:  # in the first process
-    print("FINAL", result.log[-1]["loss"], "PROCESSES", os.environ.get("WORLD_SIZE", "1"))
+if os.environ.get("RANK", "0") == "0":
+    print(f"FINAL {result.log[-1]['loss']} PROCESSES {os.environ.get('WORLD_SIZE', '1')}")
 """
 
 

@@ -55,7 +55,6 @@ def main() -> None:
 @click.option("--gamma", default=1.0, show_default=True, help="Weight of the model in the loss.")
 @click.option("--beta", default=0.0, show_default=True, help="Weight of the prior in the loss.")
 @click.option("--taught", default=0.0, show_default=True, help="Share of the loss that the prior teaches.")
-@click.option("--dropout", default=0.0, show_default=True)
 @click.option("--max-steps", default=0, show_default=True)
 @click.option("--step-tokens", default=1024, show_default=True)
 @click.option("--seed", default=0, show_default=True)

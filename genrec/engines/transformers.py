@@ -98,8 +98,7 @@ class TransformersEngine(Engine):
                     prefix, self.lm = adapted.get_prompt(1), adapted.get_base_model()
                 elif adapted.active_peft_config.peft_type == BOTTLENECK:
                     self.lm = adapted.get_base_model()
-                    for parameter in self.lm.parameters():  # and no buffers: positions are told apart in float32
-                        parameter.data = parameter.data.to(self.lm.dtype)
+                    cast_parameters(self.lm, self.lm.dtype)
                 else:
                     self.lm = adapted.merge_and_unload()
             except Exception as error:  # as above
@@ -382,6 +381,12 @@ def causal_model(folder: Path, *, dtype: str = "auto", **options: Any) -> Any:
             f"{folder} holds no causal language model that transformers can load: {error}",
             hint="Get a whole model with: genrec models get NAME; or write it again with save_pretrained().",
         ) from error
+
+
+def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Change the type of all weights, and of no buffers: positions are told apart in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def best_device() -> str:

@@ -103,7 +103,7 @@ def binary_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
     The probability of a yes is that of the alternative among the others, so that scoring needs nothing new; what is
     not chosen is pushed down by itself, the harder the surer the model was. Shape ``(n_choices,)``.
     """
-    log_p = logits - (choice_losses(logits, among) + logits[among.chosen])[among.choice]
+    log_p = _log_probabilities(logits, among)
     no = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
     all_noes = torch.zeros(len(among.chosen), device=logits.device).index_add(0, among.choice, no)
     return no[among.chosen] - log_p[among.chosen] - all_noes
@@ -116,9 +116,13 @@ def taught_losses(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
     ``(n_choices,)``.
     """
     assert among.log_mass is not None
-    log_p = logits - (choice_losses(logits, among) + logits[among.chosen])[among.choice]
-    log_taught = among.log_mass - (choice_losses(among.log_mass, among) + among.log_mass[among.chosen])[among.choice]
-    return -torch.zeros(len(among.chosen), device=logits.device).index_add(0, among.choice, log_taught.exp() * log_p)
+    costs = _log_probabilities(among.log_mass, among).exp() * _log_probabilities(logits, among)
+    return -torch.zeros(len(among.chosen), device=logits.device).index_add(0, among.choice, costs)
+
+
+def _log_probabilities(logits: torch.Tensor, among: Alternatives) -> torch.Tensor:
+    """Of each alternative among those of its choice, nats. Shape ``(n_alternatives,)``."""
+    return logits - (choice_losses(logits, among) + logits[among.chosen])[among.choice]
 
 
 def trie_loss(

@@ -15,7 +15,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from genrec.engines.bottleneck import BottleneckConfig
-from genrec.engines.transformers import best_device, causal_model
+from genrec.engines.transformers import best_device, cast_parameters, causal_model
 from genrec.errors import ConfigError, ModelError
 from genrec.finetune.attention import NAME, packed_attention, rows_of
 from genrec.finetune.packing import Packed
@@ -48,8 +48,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Pr
             hint="Training would not learn what is served. Choose another model.",
         )
     if model.dtype == torch.float16:
-        for parameter in model.parameters():  # and no buffers: positions are told apart in float32
-            parameter.data = parameter.data.bfloat16()  # whose gradients need no scaling
+        cast_parameters(model, torch.bfloat16)  # whose gradients need no scaling
     return model.to(best_device() if device == "auto" else device)
 
 

@@ -35,7 +35,7 @@ from genrec.decoding.search import place, place_by_weight
 from genrec.evaluation.metrics import difference
 from genrec.events import Context
 from genrec.finetune.adapter import fingerprint
-from genrec.finetune.train import Options
+from genrec.finetune.options import Options
 from genrec.history import History
 from genrec.prompt import render
 
@@ -135,7 +135,8 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
 
     from genrec.finetune.methods import load_model
     from genrec.finetune.packing import Chooser
-    from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss
+    from genrec.finetune.steps import batch
+    from genrec.finetune.weighing import choice_logits, fit_weights, mean_loss
 
     rows = DATA[dataset](data, model)
     if live:
@@ -392,7 +393,7 @@ def packing(dataset: str, data: Path, work: Path, model: str, name: str, steps: 
 
     from genrec.finetune.methods import adapt, load_model
     from genrec.finetune.packing import pack
-    from genrec.finetune.train import Steps, batch, target_losses
+    from genrec.finetune.steps import Steps, batch, target_losses
 
     rows, how = DATA[dataset](data, model), Options(epochs=1)
     whole = Steps(rows.people, rows.writing, how)
@@ -453,7 +454,7 @@ def frozen_(
 
     from genrec.finetune.frozen import Frozen
     from genrec.finetune.methods import adapt, load_model
-    from genrec.finetune.train import Steps, target_losses
+    from genrec.finetune.steps import Steps, target_losses
 
     rows = DATA[dataset](data, model)
     how = Options(epochs=epochs, step_tokens=1024, last_layers=last_layers)
@@ -533,7 +534,9 @@ def brief(data: Path, work: Path, steps: int, cases: int, row: str | None, **res
 
     from genrec.finetune.methods import load_model
     from genrec.finetune.packing import Chooser
-    from genrec.finetune.train import batch, choice_logits, fit_weights, mean_loss, train
+    from genrec.finetune.steps import batch
+    from genrec.finetune.train import train
+    from genrec.finetune.weighing import choice_logits, fit_weights, mean_loss
 
     dataset, model = rest["dataset"], rest["model"]
     if row is None:

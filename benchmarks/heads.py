@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
@@ -30,18 +30,16 @@ from rows import DATA, RESULTS, Rows, options
 from transformers import get_cosine_schedule_with_warmup
 
 from genrec.bench.report import Book
-from genrec.decoding.scoring import Scoring
-from genrec.decoding.search import place
-from genrec.engines.transformers import TransformersEngine
 from genrec.evaluation.metrics import bootstrap, figures
-from genrec.events import Context
 from genrec.finetune.loss import choice_losses, logits_of, trie_loss
 from genrec.finetune.methods import adapt, hidden_before, load_model, output_embeddings
+from genrec.finetune.options import Options
 from genrec.finetune.packing import Chooser
-from genrec.finetune.train import Batch, Options, Steps, batch, fit_weights
+from genrec.finetune.steps import Batch, Steps, batch
+from genrec.finetune.weighing import fit_weights
 from genrec.history import History
 from genrec.models import model_folder
-from genrec.prompt import Row, render
+from genrec.prompt import Row
 from genrec.vectors import Embedder
 
 N_TITLES = 5
@@ -264,16 +262,6 @@ def shown(name: str, ranks: np.ndarray) -> dict[str, float]:
     return {f"{figure}, {name}": round(found[figure], 4) for figure in ("HR@1", "HR@10", "NDCG@10")}
 
 
-class Fused(NamedTuple):
-    """A prior and generation, with a head or without."""
-
-    loss: float
-    """Of the fitting half, nats a target."""
-    log_p: torch.Tensor
-    """Of the prior, or of the prior and a head, for the judging half."""
-    scoring: Scoring
-
-
 class Generation:
     """What a model generates, for heads to be judged beside it."""
 
@@ -283,13 +271,12 @@ class Generation:
         self.seen = read(lm, steps), read(lm, fit.steps(fit.prior))
         self.judged, self.fitted = ([one.logits for one in seen] for seen in self.seen)
         self.alone = losses(self.judged, steps, 1.0, 0.0)
-        self.with_prior, self.scoring, _ = self.beside(judge.prior, fit.prior)
+        self.with_prior = self.beside(judge.prior, fit.prior)
 
-    def beside(self, judge: torch.Tensor, fit: torch.Tensor) -> tuple[np.ndarray, Scoring, float]:
-        """Fuse with distributions of both halves: each judging target's loss, scoring, mean loss it was fitted to."""
-        gamma, beta, loss = fit_weights(self.fitted, self.task.fit.steps(fit))
-        scoring = Scoring(name="fused", gamma=gamma, beta=beta)
-        return losses(self.judged, self.task.judge.steps(judge), gamma, beta), scoring, loss
+    def beside(self, judge: torch.Tensor, fit: torch.Tensor) -> np.ndarray:
+        """Fuse with distributions of both halves: each judging target's loss, nats."""
+        gamma, beta, _ = fit_weights(self.fitted, self.task.fit.steps(fit))
+        return losses(self.judged, self.task.judge.steps(judge), gamma, beta)
 
     def no_head(self) -> dict[str, Any]:
         """What there is without a head."""
@@ -299,22 +286,21 @@ class Generation:
             "nats, with both": round(float(self.with_prior.mean()), 4),
         }
 
-    def compare(self, head: torch.nn.Module, seen: Sequence[list[Seen]]) -> tuple[dict[str, Any], Fused]:
+    def compare(self, head: torch.nn.Module, seen: Sequence[list[Seen]]) -> dict[str, Any]:
         """Judge a head by what it says of what was seen of both halves."""
         task, (judge, fit) = self.task, (said(head, half) for half in seen)
         weights = weigh([task.fit.prior, fit], task.fit.target)
         fused = product(weights, [task.judge.prior, judge])
-        beside, _, _ = self.beside(judge, fit)
-        everything, scoring, loss = self.beside(fused, product(weights, [task.fit.prior, fit]))
+        beside = self.beside(judge, fit)
+        everything = self.beside(fused, product(weights, [task.fit.prior, fit]))
         gain, users = self.with_prior - everything, [case.user_id for case, _ in task.judge.cases]
-        found = {
+        return {
             **task.ranked("alone", judge),
             **task.ranked("with prior", fused),
             "nats, with generation": round(float(beside.mean()), 4),
             "nats, with both": round(float(everything.mean()), 4),
             **gained(gain, users),
         }
-        return found, Fused(loss, fused, scoring)
 
 
 def losses(logits: Sequence[torch.Tensor], steps: Sequence[Batch], gamma: float, beta: float) -> np.ndarray:
@@ -349,7 +335,6 @@ def main() -> None:
 
 @main.command("frozen")
 @common
-@click.option("--placed", default=300, show_default=True, help="Judging rows whose targets are placed in the trie.")
 def frozen(data: Path, work: Path, **settings: Any) -> None:
     """Train heads on a model that stays as it is."""
     task, dataset, name = Task(data, **settings), settings["dataset"], settings["name"]
@@ -357,7 +342,6 @@ def frozen(data: Path, work: Path, **settings: Any) -> None:
     book = book_of(f"heads-{name}", settings)
     generation = Generation(task, lm := load_model(folder))
     book.add("no head", generation.no_head)
-    fused: dict[str, Fused] = {}
     readers: dict[str, tuple[Callable[[], list[list[Seen]]], tuple[str, ...]]] = {
         "": (
             lambda: [*generation.seen, read(lm, steps_of(task.rows, task.learned))],
@@ -372,37 +356,8 @@ def frozen(data: Path, work: Path, **settings: Any) -> None:
         *halves, learned = reads()
         for kind in kinds:
             head, about = learn(task.head(kind, learned[0].now.shape[1]), learned, halves[1])
-            found, fused[reader + kind] = generation.compare(head, halves)
+            found = generation.compare(head, halves)
             book.add(reader + kind, lambda found=found, about=about: found | about)
-    best = min(fused, key=lambda kind: fused[kind].loss)
-    ways = {
-        "generation": (task.judge.prior, Scoring(name="masked")),
-        "prior and generation": (task.judge.prior, generation.scoring),
-        f"prior, generation and {best}": (fused[best].log_p, fused[best].scoring),
-    }
-    ranks = placed_in_the_trie(task, folder, ways, settings["placed"])
-    for way, found in ranks.items():
-        book.add(f"{way}, in the trie", lambda found=found: shown("with both", found))
-
-
-def placed_in_the_trie(
-    task: Task, folder: Path, ways: dict[str, tuple[torch.Tensor, Scoring]], n: int
-) -> dict[str, np.ndarray]:
-    """Exact places, to 10, of the first judging targets on lists, by what makes them."""
-    writing, jobs = task.rows.writing, []
-    for i, (case, _) in enumerate(task.judge.cases[:n]):
-        ids = render(
-            writing.template, case.before(-1), Context(), writing.encoded, writing.tokenizer, words=writing.words
-        ).token_ids
-        for log_p, scoring in ways.values():
-            target, mass = int(task.judge.target[i]), log_p[i].double().numpy()
-            jobs.append((ids, place(writing.encoded.trie, target, within=10, scoring=scoring, log_mass=mass)))
-    engine = TransformersEngine(folder, model=folder.name)
-    try:
-        ranks = np.array([rank for i in range(0, len(jobs), 96) for rank in engine.run(jobs[i : i + 96])])
-    finally:
-        engine.close()
-    return dict(zip(ways, ranks.reshape(-1, len(ways)).T, strict=True))
 
 
 @main.command("together")
@@ -425,7 +380,7 @@ def together(data: Path, work: Path, steps: int, **settings: Any) -> None:
             learned = read(lm, shown_steps)
             tower, _ = learn(task.head("item tower", learned[0].now.shape[1]), learned, generation.seen[1])
         book.add(way, generation.no_head)
-        book.add(f"{way}, item tower", lambda: generation.compare(tower, generation.seen)[0])
+        book.add(f"{way}, item tower", lambda: generation.compare(tower, generation.seen))
         own = -said(tower, generation.seen[0]).gather(1, task.judge.target[:, None])[:, 0].numpy()
         return tower, [generation.alone, own]
 

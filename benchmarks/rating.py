@@ -27,7 +27,7 @@ from genrec.bench.report import Book
 from genrec.evaluation.metrics import bootstrap
 from genrec.finetune.methods import adapt, hidden_before, load_model, output_embeddings
 from genrec.finetune.packing import Chooser
-from genrec.finetune.train import Batch, Steps
+from genrec.finetune.steps import Batch, Steps
 from genrec.history import History
 
 SHRINKAGE = 5.0

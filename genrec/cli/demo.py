@@ -200,7 +200,7 @@ def _recommend(recommender: Recommender, store: Store, households: Sequence[str]
 
 def _train(opened: Workspace) -> None:
     """Train for a few steps, and say what that was worth to people whose last weeks it has not seen."""
-    from genrec.finetune.train import Options
+    from genrec.finetune.options import Options
 
     session = opened.training(
         held_out=0.1, n_cases=25, engine="transformers", say=lambda line: click.echo(f"   {line}")

@@ -16,7 +16,7 @@ from genrec.errors import ConfigError
 from genrec.finetune.adapter import NEVER_MERGED, checkpoints_of
 
 if TYPE_CHECKING:
-    from genrec.finetune.train import Options
+    from genrec.finetune.options import Options
 
 
 RESERVED = ("none", "current")
@@ -133,7 +133,7 @@ def _options() -> list[tuple[str, str, Any, str]]:
     import ast
     import inspect
 
-    from genrec.finetune.train import Options
+    from genrec.finetune.options import Options
 
     body = ast.parse(inspect.getsource(Options)).body[0]
     assert isinstance(body, ast.ClassDef)
@@ -155,7 +155,7 @@ def read_options(texts: dict[str, str]) -> Options:
     Raises:
         ConfigError: If there is no such option, or its value cannot be read.
     """
-    from genrec.finetune.train import Options
+    from genrec.finetune.options import Options
 
     defaults = {f.name: f.default for f in fields(Options)}
     values: dict[str, Any] = {}

@@ -43,7 +43,7 @@ def command(
     try:
         import optuna
 
-        from genrec.finetune.train import Options
+        from genrec.finetune.options import Options
         from genrec.finetune.tune import Choice, tune
     except ImportError as error:
         raise ConfigError(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from genrec.errors import ConfigError, TrainingError
 from genrec.finetune.methods import load_model
+from genrec.finetune.options import Options
 from genrec.finetune.session import Session
-from genrec.finetune.train import Options, choice_logits, fit_weights, mean_loss
+from genrec.finetune.weighing import choice_logits, fit_weights, mean_loss
 
 if TYPE_CHECKING:
     import optuna

@@ -14,8 +14,9 @@ import torch
 
 from genrec.finetune.frozen import Frozen
 from genrec.finetune.methods import adapt, hidden_below, load_model
+from genrec.finetune.options import Options
 from genrec.finetune.packing import Packed, Writing
-from genrec.finetune.train import Options, Steps, target_losses
+from genrec.finetune.steps import Steps, target_losses
 from tests.support.people import learners
 
 OPTIONS = Options(rank=4, epochs=3, step_tokens=400, learning_rate=1e-2, last_layers=1)

@@ -24,18 +24,11 @@ from genrec.errors import ConfigError, ModelError, TrainingError
 from genrec.finetune.adapter import NEVER_MERGED
 from genrec.finetune.merging import merge, write_adapter, write_whole
 from genrec.finetune.methods import METHODS, adapt, load_adapted, load_model
+from genrec.finetune.options import Options
 from genrec.finetune.packing import Chooser, Writing
-from genrec.finetune.train import (
-    Options,
-    Result,
-    Steps,
-    batch,
-    choice_logits,
-    fit_weights,
-    held_out_losses,
-    target_losses,
-    train,
-)
+from genrec.finetune.steps import Steps, batch, held_out_losses, target_losses
+from genrec.finetune.train import Result, train
+from genrec.finetune.weighing import choice_logits, fit_weights
 from genrec.history import History
 from tests.support.people import ITEMS, learners, person
 
@@ -404,7 +397,8 @@ import sys
 from pathlib import Path
 import torch
 from genrec.finetune.methods import load_model
-from genrec.finetune.train import Options, train
+from genrec.finetune.options import Options
+from genrec.finetune.train import train
 from genrec.tokenizer import HfTokenizer
 
 folder, out, options, support = Path(sys.argv[1]), Path(sys.argv[2]), Options(**json.loads(sys.argv[3])), sys.argv[4]
@@ -415,7 +409,9 @@ torch.set_num_threads(1)
 model = load_model(folder, dtype="float32")
 result = train(model, learners(), writing_with(HfTokenizer(folder)), options, out, progress=False)
 if os.environ.get("RANK", "0") == "0":
-    print(f"FINAL {result.log[-1]['loss']} PROCESSES {os.environ.get('WORLD_SIZE', '1')}")
+    print(f"FINAL {result.log[-1]['loss']} PROCESSES {os.environ.get('WORLD_SIZE', '1')}", flush=True)
+if torch.distributed.is_initialized():  # or the one that ends first may take the other down
+    torch.distributed.destroy_process_group()
 """
 
 

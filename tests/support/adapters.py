@@ -7,8 +7,9 @@ from pathlib import Path
 from genrec.catalog import Catalog
 from genrec.finetune.adapter import Card, fingerprint, save
 from genrec.finetune.methods import load_model
+from genrec.finetune.options import Options
 from genrec.finetune.packing import Writing
-from genrec.finetune.train import Options, train
+from genrec.finetune.train import train
 from genrec.prompt import Template
 from tests.support.people import person
 

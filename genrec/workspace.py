@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -27,7 +26,7 @@ from genrec.engines.base import Engine
 from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
 from genrec.errors import ConfigError, ModelError, TextTakenError
-from genrec.evaluation.split import Split, split_by_time
+from genrec.evaluation.split import Split, split_by_person, split_by_time
 from genrec.finetune.adapter import CARD, NEVER_MERGED, Card, share_unseen
 from genrec.ground import Grounder
 from genrec.models import model_folder
@@ -123,11 +122,12 @@ class Workspace:
         with self._loading("prior"):
             return self.fitted_prior(self.card.prior if self.card else self.settings.prior)
 
-    def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
-        """A prior by name, fitted to the store's events, or to those before an instant."""
+    def fitted_prior(self, name: str, *, split: Split | None = None) -> Prior:
+        """A prior by name, fitted to the store's events, or to those that a split lets it learn from."""
         prior = self._prior(name)
         prior.relate(self.store.edges())
-        prior.fit(self.catalog, self.store.events(before=before))
+        events = self.store.events()
+        prior.fit(self.catalog, split.learned(events) if split else events)
         return prior
 
     def _prior(self, name: str) -> Prior:
@@ -410,25 +410,21 @@ class Workspace:
             words=Words(time_zone=settings.time_zone, country=settings.country),
         )
 
-    def split(self, *, held_out: float, n_cases: int, until: float = 0.0) -> Split:
+    def split(self, *, held_out: float | Literal["last"], n_cases: int, until: float = 0.0) -> Split:
         """People as they were before what happened last, and some of what happened then.
 
         Args:
-            held_out: Share of all moments, the last ones, that is held out.
-            n_cases: Most cases of each half.
+            held_out: Share of all moments, the last ones, that is held out; or ``last``, for everybody's last two.
+            n_cases: Most cases that judge, and most that weights are fitted to.
             until: Share of all moments, the very last ones, that nobody is judged by.
 
         Raises:
             TrainingError: If that leaves nothing to learn from or nobody to judge by.
         """
-        return split_by_time(
-            self.store,
-            self.catalog.row.__contains__,
-            share=held_out,
-            max_events=self.settings.history.max_events,
-            n_cases=n_cases,
-            until=until,
-        )
+        known, max_events = self.catalog.row.__contains__, self.settings.history.max_events
+        if held_out == "last":
+            return split_by_person(self.store, known, max_events=max_events, n_cases=n_cases)
+        return split_by_time(self.store, known, share=held_out, max_events=max_events, n_cases=n_cases, until=until)
 
     def training(
         self, *, held_out: float, n_cases: int, engine: str | None = None, say: Callable[[str], None] = print
@@ -469,7 +465,7 @@ class Workspace:
                 max_tokens=settings.history.max_tokens,
             ),
             split=split,
-            prior=self.fitted_prior(settings.prior, before=split.cut),
+            prior=self.fitted_prior(settings.prior, split=split),
             prior_name=settings.prior,
             engine=lambda adapter: self.start_engine(name, adapter),
             say=say,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -24,9 +24,23 @@ LOOKS = "looks.jsonl"
 """File in a workspace with a line for each time that held-out choices were looked at."""
 
 
+def _share(text: str) -> float | Literal["last"]:
+    try:
+        return "last" if text == "last" else float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a share such as 0.1 nor last") from None
+
+
 @click.command("evaluate")
 @workspace_option
-@click.option("--held-out", default=0.1, show_default=True, help="Share of all moments, the last ones, to judge by.")
+@click.option(
+    "--held-out",
+    metavar="SHARE|last",
+    type=_share,
+    default="0.1",
+    show_default=True,
+    help="Share of all moments, the last ones, to judge by; or last: everybody's last one, as published tables do.",
+)
 @click.option("--origins", default=1, show_default=True, help="Cuts in time, each judged by the share after it.")
 @click.option("--cases", default=500, show_default=True, help="Most people to judge by at each, one choice each.")
 @click.option("--lists", default=100, show_default=True, help="People of whom the whole list is judged, too.")
@@ -51,7 +65,7 @@ LOOKS = "looks.jsonl"
 @json_option
 def command(
     workspace: Path,
-    held_out: float,
+    held_out: float | Literal["last"],
     origins: int,
     cases: int,
     lists: int,
@@ -64,13 +78,16 @@ def command(
     """Say how good recommendations are: each prior, the model alone, and the settings' prior and the model together.
 
     What happened last is held out: priors are fitted to what came before, and each person's first choice after it is
-    looked for on exact lists over all items that were known by then. Brackets are 95 % intervals, bootstrapped over
-    people; "tied" means that the interval of a paired difference holds zero. A run that was stopped goes on when it is
-    typed again.
+    looked for on exact lists over all items that were known by then. With --held-out last everybody's last two moments
+    are held out and the last is looked for, over the whole catalogue; others' future is learned from. Brackets are 95 %
+    intervals, bootstrapped over people; "tied" means that the interval of a paired difference holds zero. A run that
+    was stopped goes on when it is typed again.
     """
-    if not (origins >= 1 and cases >= 1 and lists >= 0 and held_out > 0 and held_out * origins < 1):
+    fits = origins == 1 if held_out == "last" else held_out > 0 and held_out * origins < 1
+    if not (origins >= 1 and cases >= 1 and lists >= 0 and fits):
         raise ConfigError(
-            "held-out is a share between 0 and 1, also times origins; cases and origins are at least 1",
+            "held-out is a share between 0 and 1, also times origins, or last, which has one origin; cases and origins "
+            "are at least 1",
             hint="For instance: genrec evaluate --held-out 0.1 --origins 3",
         )
     from genrec.evaluation.audit import audit
@@ -86,15 +103,20 @@ def command(
         if opened.engine_name(engine) == "chat":
             raise ConfigError("a model that writes titles gives no places", hint="--engine vllm, transformers or none")
         priors = _priors(opened, others)
-        splits = [
-            opened.split(held_out=held_out * n, until=held_out * (n - 1), n_cases=cases) for n in range(1, origins + 1)
-        ]
+        splits = (
+            [opened.split(held_out="last", n_cases=cases)]
+            if held_out == "last"
+            else [
+                opened.split(held_out=held_out * n, until=held_out * (n - 1), n_cases=cases)
+                for n in range(1, origins + 1)
+            ]
+        )
         first = splits[-1].cut
         if opened.card and datetime.fromisoformat(opened.card.data["before"]) > first:
             raise ConfigError(
                 f"the adapter {opened.card.name!r} has learned from what happened until {opened.card.data['before']}, "
                 f"and would be judged by what happened after {first.isoformat()}",
-                hint="Lower --held-out, bring in newer events, or judge without it: genrec adapters use none",
+                hint="Judge without it: genrec adapters use none. Or hold out less, or bring in newer events.",
             )
         asked = {
             "model": opened.settings.model,
@@ -103,7 +125,7 @@ def command(
             "held_out": held_out,
             "origins": origins,
             "cases": cases,
-            "catalog": catalog,
+            "catalog": "whole" if held_out == "last" else catalog,
             "priors": priors,
         }
         card = (
@@ -130,7 +152,7 @@ def command(
         )
         n_looks = _look(workspace / LOOKS, [split.cut.isoformat() for split in splits], asked)
         found["settings"] = asked
-        log = Log.read(opened.store.events(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].cut)
+        log = Log.read(opened.store.events(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].ends)
         flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))
         found["notes"] = [
             f"Look number {n_looks} at what was held out here ({LOOKS} has them all).",
@@ -162,10 +184,10 @@ def _ways(
     """What is compared; recommenders are made when it is their turn."""
     if known:
         opened.catalog.retire(split.future)  # in memory, for as long as this command runs
-    prior = opened.fitted_prior(priors[0], before=split.cut)
+    prior = opened.fitted_prior(priors[0], split=split)
 
     def by_prior(name: str) -> Recommender:
-        fitted = prior if name == priors[0] else opened.fitted_prior(name, before=split.cut)
+        fitted = prior if name == priors[0] else opened.fitted_prior(name, split=split)
         return opened.recommender(engine="none", prior=fitted)
 
     ways: dict[str, Callable[[], Recommender]] = {name: partial(by_prior, name) for name in priors}

@@ -86,19 +86,19 @@ def judge(
     """Compare ways to recommend on the same cases, from one or several origins in time.
 
     Args:
-        ways_of: Gives the ways that know what happened before a split's cut.
+        ways_of: Gives the ways that know what a split lets them learn from.
         splits: The cases, of one origin each; what several judge is pooled.
         priors: Which of the ways need no model. The others are compared with the best of these, as it is found on the
-            split's other half of people, so that no one is chosen by those who judge.
+            split's other cases, so that no one is chosen by those that judge.
         n_lists: Cases of each origin of which whole lists are judged, too.
         training_s: Seconds it took to train what is compared with the priors; 0 for nothing.
         kept: A file of what was found so far, for a run that goes on where another was stopped; removed in the end.
         progress: Is told how it goes.
 
     Returns:
-        ``origins``, the cut of each; ``n``, cases; ``best_prior``; ``ways``, figures by way with their intervals, cost
-        a person, ``lists``, ``calibration`` and figures by slice; ``differences`` to the best prior, paired, each with
-        whether it is tied; ``buys``, what a model adds to it and costs.
+        ``origins``, the cut of each and which choices judge; ``n``, cases; ``best_prior``; ``ways``, figures by way
+        with their intervals, cost a person, ``lists``, ``calibration`` and figures by slice; ``differences`` to the
+        best prior, paired, each with whether it is tied; ``buys``, what a model adds to it and costs.
     """
     memory = _Memory(kept)
     found: dict[str, _Found] = {}
@@ -144,7 +144,13 @@ def judge(
     memory.forget()
     return {
         "origins": [
-            {"cut": split.cut.isoformat(), "n": len(split.judge), "future_items": len(split.future)} for split in splits
+            {
+                "cut": split.cut.isoformat(),
+                "target": split.target,
+                "n": len(split.judge),
+                "future_items": len(split.future),
+            }
+            for split in splits
         ],
         "n": len(cases),
         "best_prior": best,
@@ -212,7 +218,7 @@ class _Background:
     """What lists are seen against, the same for all ways."""
 
     taken: np.ndarray
-    """How often each item was, before the cut. Shape ``(n_items,)``, int64."""
+    """How often each item was, in what is learned from. Shape ``(n_items,)``, int64."""
     like: Callable[[int], np.ndarray]
     """Likeness of a row's title to each."""
 

@@ -126,9 +126,10 @@ class Log:
             held_out=columns[4].astype(bool),
         )
 
-    def cut(self, at: datetime) -> Log:
-        """The same with everything from an instant on held out."""
-        return replace(self, held_out=self.at_us >= microseconds(at))
+    def cut(self, ends: Mapping[str, datetime]) -> Log:
+        """The same with what people did from an instant of their own on held out; see `Split.ends`."""
+        ends_us = np.array([microseconds(ends[user]) for user in self.users], np.int64)
+        return replace(self, held_out=self.at_us >= ends_us[self.user])
 
     def hold_out(self, share: float) -> Log:
         """The same, cut so that a share of all moments is held out, the last ones; see `split_by_time`."""

@@ -95,7 +95,8 @@ def _cost(row: Mapping[str, Any]) -> dict[str, str]:
 def title(found: Mapping[str, Any]) -> str:
     """What was judged, on one line."""
     cuts = ", ".join(str(one["cut"])[:16].replace("T", " ") for one in found["origins"])
-    return f"{found['n']} first choices after {cuts}"
+    last = found["origins"][0]["target"] == "last"
+    return f"{found['n']} {f'last choices from {cuts} on' if last else f'first choices after {cuts}'}"
 
 
 def markdown(found: Mapping[str, Any]) -> str:

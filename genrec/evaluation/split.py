@@ -1,4 +1,4 @@
-"""Who is learned from and who judges: a cut in time, after which what happened is held out.
+"""Who is learned from and who judges: held out is what happened after a cut in time, or everybody's last two moments.
 
 Knows histories and the store; knows nothing of models, priors or metrics.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,21 +20,35 @@ from genrec.events import SCHEMAS
 from genrec.history import History, read_history
 from genrec.store import Store
 
+_TICK = timedelta(microseconds=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """People before an instant, and what some of them chose after it."""
+    """People before what is held out of them, and some of what they chose then."""
 
+    target: Literal["first", "last"]
+    """Which of a person's held-out moments judges."""
     cut: datetime
-    """Everything that is learned from happened before."""
+    """The earliest that is held out: nothing before it is."""
+    ends: Mapping[str, datetime]
+    """By person, the instant before which what they did is learned from. The cut for all, if that is in time."""
     learn: list[History]
-    """People as they were at the cut."""
+    """People as they were at their ends."""
     fit: list[History]
     """Cases that weights are fitted to: the last moment is the target, and of it what the catalogue has."""
     judge: list[History]
-    """Cases of other people, that judge."""
+    """Cases that judge: after a cut in time of other people, else later ones of the same."""
     future: frozenset[str]
-    """Items that nobody had before the cut and somebody after it: as far as anyone knew then, they did not exist."""
+    """Items that nobody had before the cut and somebody after it: as far as anyone knew then, they did not exist. None
+    where the cut is not in time."""
+
+    def learned(self, events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """What may be learned from of record batches of ``SCHEMAS["events"]``: nothing of people who came later."""
+        for batch in events:
+            names = batch["user_id"].dictionary_encode()
+            ends = pa.array([self.ends.get(name) for name in names.dictionary.to_pylist()], batch["at"].type)
+            yield batch.filter(pc.less(batch["at"], ends.take(names.indices)))
 
 
 def split_by_time(
@@ -47,54 +62,125 @@ def split_by_time(
 ) -> Split:
     """Hold out what happened last, or what happened in a stretch before that.
 
+    Half of the people with something after the cut judge by their first choice there; weights are fitted to that of the
+    others.
+
     Args:
         store: The log.
         known: Whether the catalogue has an item.
         share: How much of all moments lies after the cut.
-        until: How much of all moments is later than any case; 0 for cases up to the last moment.
         max_events: Most events read for one person.
         n_cases: Most cases of each half, one a person, chosen by hash.
+        until: How much of all moments is later than any case; 0 for cases up to the last moment.
 
     Raises:
         TrainingError: If that leaves nothing to learn from or nobody to judge by.
     """
-    schema = pa.schema([SCHEMAS["events"].field(name) for name in ("user_id", "item_id", "at")])
-    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.events()], schema)
-    if not len(events):
-        raise TrainingError("the store holds no events", hint="Bring some in: genrec import SOURCE")
+    events = _read(store)
     instants = events.group_by(["user_id", "at"]).aggregate([])["at"].sort().to_pylist()
     cut, stop = (
-        instants[min(math.ceil((1 - some) * len(instants)), len(instants) - 1)]
-        if some
-        else instants[-1] + timedelta(microseconds=1)
+        instants[min(math.ceil((1 - some) * len(instants)), len(instants) - 1)] if some else instants[-1] + _TICK
         for some in (share, until)
     )
     is_before = pc.less(events["at"], cut)
     before, after = events.filter(is_before), events.filter(pc.invert(is_before))
     seen, later = (set(pc.unique(some["item_id"]).to_pylist()) for some in (before, after))
-    there = pa.array([item for item in seen | later if known(item)], pa.string())
-    is_case = pc.and_(pc.less(after["at"], stop), pc.is_in(after["item_id"].cast(pa.string()), there))
-    first = after.filter(is_case).group_by("user_id").aggregate([("at", "min")])
-    first_at = dict(zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True))
-    learners = set(pc.unique(before["user_id"]).to_pylist())
-    learn, halves = [], ([], [])  # type: list[History], tuple[list[History], list[History]]
-    for user in sorted(learners | set(first_at), key=hashed):
-        if user in learners:
-            learn.append(read_history(store, user, cut, max_events=max_events))
-        half = halves[hashed(user, 1)[0] % 2]
-        if user in first_at and len(half) < n_cases:
-            at = first_at[user]
-            person = read_history(store, user, at + timedelta(microseconds=1), max_events=max_events)
-            *past, now = person.moments
-            chosen = tuple(item for item in now.item_ids if known(item))
-            half.append(replace(person, at=at, moments=(*past, replace(now, item_ids=chosen))))
-    if not learn or not halves[0] or not halves[1]:
+    first = _of(known, after.filter(pc.less(after["at"], stop))).group_by("user_id").aggregate([("at", "min")])
+    halves: tuple[dict[str, datetime], dict[str, datetime]] = ({}, {})
+    for user, at in zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True):
+        halves[hashed(user, 1)[0] % 2][user] = at
+    return _split(
+        store,
+        known,
+        "first",
+        cut=cut,
+        ends=dict.fromkeys(pc.unique(events["user_id"]).to_pylist(), cut),
+        asked=halves,
+        future=later - seen,
+        max_events=max_events,
+        n_cases=n_cases,
+    )
+
+
+def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: int, n_cases: int) -> Split:
+    """Hold out everybody's last two moments, as published tables mostly do: the last judges, the other is fitted to.
+
+    Moments without an item of the catalogue do not count as such, and of people with less than three nothing is held
+    out. What others did later is learned from.
+
+    Args:
+        store: The log.
+        known: Whether the catalogue has an item.
+        max_events: Most events read for one person.
+        n_cases: Most people who judge, chosen by hash.
+
+    Raises:
+        TrainingError: If that leaves nobody to judge by.
+    """
+    events = _read(store)
+    ends = dict.fromkeys(pc.unique(events["user_id"]).to_pylist(), pc.max(events["at"]).as_py() + _TICK)
+    theirs = _of(known, events).group_by("user_id").aggregate([("at", "distinct")])
+    fit, judge = {}, {}
+    for user, instants in zip(theirs["user_id"].to_pylist(), theirs["at_distinct"].to_pylist(), strict=True):
+        if len(instants) > 2:
+            *_, fit[user], judge[user] = sorted(instants)
+    return _split(
+        store,
+        known,
+        "last",
+        cut=min((ends | fit).values()),
+        ends=ends | fit,
+        asked=(fit, judge),
+        future=set(),
+        max_events=max_events,
+        n_cases=n_cases,
+    )
+
+
+def _read(store: Store) -> pa.Table:
+    schema = pa.schema([SCHEMAS["events"].field(name) for name in ("user_id", "item_id", "at")])
+    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.events()], schema)
+    if not len(events):
+        raise TrainingError("the store holds no events", hint="Bring some in: genrec import SOURCE")
+    return events
+
+
+def _of(known: Callable[[str], bool], events: pa.Table) -> pa.Table:
+    """Events with an item of the catalogue."""
+    there = [item for item in pc.unique(events["item_id"]).to_pylist() if known(item)]
+    return events.filter(pc.is_in(events["item_id"], pa.array(there, events["item_id"].type)))
+
+
+def _split(
+    store: Store,
+    known: Callable[[str], bool],
+    target: Literal["first", "last"],
+    *,
+    cut: datetime,
+    ends: Mapping[str, datetime],
+    asked: tuple[Mapping[str, datetime], Mapping[str, datetime]],
+    future: set[str],
+    max_events: int,
+    n_cases: int,
+) -> Split:
+    """Everybody at their ends, and what some chose at the instants of which they are asked: to fit to, and to judge."""
+
+    def case(user: str, at: datetime) -> History:
+        person = read_history(store, user, at + _TICK, max_events=max_events)
+        *past, now = person.moments
+        chosen = tuple(item for item in now.item_ids if known(item))
+        return replace(person, at=at, moments=(*past, replace(now, item_ids=chosen)))
+
+    people = [read_history(store, user, ends[user], max_events=max_events) for user in sorted(ends, key=hashed)]
+    learn = [person for person in people if person.moments]
+    fit, judge = ([case(user, at[user]) for user in sorted(at, key=hashed)[:n_cases]] for at in asked)
+    if not learn or not fit or not judge:
         raise TrainingError(
             f"cut at {cut:%Y-%m-%d %H:%M}, {len(learn)} people are left to learn from and "
-            f"{len(halves[0])} and {len(halves[1])} to judge by",
+            f"{len(fit)} and {len(judge)} to judge by",
             hint="It takes a few people with several moments each, spread over time.",
         )
-    return Split(cut=cut, learn=learn, fit=halves[0], judge=halves[1], future=frozenset(later - seen))
+    return Split(target=target, cut=cut, ends=ends, learn=learn, fit=fit, judge=judge, future=frozenset(future))
 
 
 def hashed(text: str, size: int = 8) -> bytes:

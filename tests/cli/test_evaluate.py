@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genrec.cli import main
 from genrec.evaluation import judge as judge_module
-from genrec.events import Event
+from genrec.events import Event, batch
 from genrec.history import History
 from genrec.recommendation import Query
 from genrec.recommender import Recommender
+from genrec.store import Store
 from genrec.workspace import open_workspace
 from tests.support.cli import genrec
 from tests.support.people import ITEMS, OPENING, shop
@@ -88,9 +92,10 @@ def test_an_adapter_is_not_judged_by_what_it_has_learned(workspace: Path) -> Non
     genrec("train", "--name", "early", *quick, "--keep", workspace=workspace)
     genrec("adapters", "use", "early", workspace=workspace)
     genrec("evaluate", "--cases", "5", workspace=workspace)
-    refused = CliRunner().invoke(main, ["evaluate", "--held-out", "0.4", "-w", str(workspace)])
-    assert refused.exit_code == 3
-    assert "has learned from what happened until" in refused.output
+    for held_out in ("0.4", "last"):
+        refused = CliRunner().invoke(main, ["evaluate", "--held-out", held_out, "-w", str(workspace)])
+        assert refused.exit_code == 3
+        assert "has learned from what happened until" in refused.output
 
 
 def test_what_came_after_the_cut_is_not_ranked_and_is_missed(workspace: Path) -> None:
@@ -117,6 +122,69 @@ def test_origins_are_pooled_and_each_knows_no_more_than_was_known(workspace: Pat
     assert cuts[0] == one["origins"][0]["cut"]
     assert three["n"] == sum(origin["n"] for origin in three["origins"]) > one["n"]
     assert three["ways"]["sequence"]["n"] == three["n"]
+
+
+def test_everybodys_last_choice_is_left_out_and_what_that_flatters_is_said(workspace: Path) -> None:
+    asked = ("evaluate", "--engine", "none", "--held-out", "last")
+    found = json.loads(genrec(*asked, "--json", workspace=workspace))
+    [origin] = found["origins"]
+    assert (origin["target"], origin["n"], origin["future_items"]) == ("last", 60, 0), "later has one moment only"
+    assert origin["cut"] == (OPENING + timedelta(days=6)).isoformat()
+    assert found["ways"]["sequence"]["HR@1"] > 0.9
+    assert found["settings"]["catalog"] == "whole"
+    [late] = [note for note in found["notes"] if "lie after the first choice that is held out" in note]
+    assert "The future helps to predict the past" in late
+    told = genrec(*asked, workspace=workspace)
+    assert told.startswith("60 last choices from 2024-01-07 08:00 on")
+    assert "Look number 2" in told
+    genrec("evaluate", "--engine", "none", workspace=workspace)
+    looks = [json.loads(line) for line in (workspace / "looks.jsonl").read_text().splitlines()]
+    assert [look["held_out"] for look in looks] == ["last", "last", 0.1]
+    assert looks[0]["cuts"] == looks[1]["cuts"] != looks[2]["cuts"]
+
+
+Lists = dict[tuple[str, str], list[tuple[str, float | None]]]
+"""By prior and person, items with their log-probabilities."""
+
+
+def lists_beside_what_is_left_out(folder: Path, *changed: Event) -> tuple[Lists, Lists]:
+    """Lists before everybody's last moment but one, and before their last, with some of the events changed."""
+    shop(folder, 9, prior="sequence", engine="none")
+    with Store.open(folder / "genrec.db") as store:
+        store.append([batch("events", changed)], source="test")
+    found: tuple[Lists, Lists] = ({}, {})
+    with open_workspace(folder) as opened:
+        split = opened.split(held_out="last", n_cases=100)
+        for name in ("sequence", "popularity", "ease", "blend"):
+            recommender = opened.recommender(engine="none", prior=opened.fitted_prior(name, split=split))
+            for lists, cases in zip(found, (split.fit, split.judge), strict=True):
+                queries = [Query(user_id=case.user_id, at=case.at) for case in cases]
+                for query, answer in zip(queries, recommender.recommend_many(queries), strict=True):
+                    lists[name, query.user_id] = [(item.item_id, item.logprob) for item in answer.items]
+    return found
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lists, Lists]:
+    folder = tmp_path_factory.mktemp("unchanged")
+    return folder, *lists_beside_what_is_left_out(folder / "shop")
+
+
+@settings(max_examples=8, deadline=None)
+@given(who=st.integers(0, 8), back=st.integers(0, 1), other=st.integers(1, 9))
+def test_no_list_that_is_judged_depends_on_what_is_held_out(
+    unchanged: tuple[Path, Lists, Lists], tmp_path_factory: pytest.TempPathFactory, who: int, back: int, other: int
+) -> None:
+    folder, fit, judge = unchanged
+    user, after = f"p{who:02}", OPENING + timedelta(days=7 - back, hours=who + 1)
+    with Store.open(folder / "shop" / "genrec.db") as store:
+        [event] = store.history(user, after, max_events=1)
+    changed = replace(event, item_id=ITEMS[(ITEMS.index(event.item_id) + other) % len(ITEMS)])
+    found_fit, found_judge = lists_beside_what_is_left_out(tmp_path_factory.mktemp("changed") / "shop", changed)
+    assert found_fit == fit
+    for name, person in judge:
+        if not back or person != user:  # who by then has it in the history
+            assert found_judge[name, person] == judge[name, person]
 
 
 def test_a_run_that_was_stopped_goes_on(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +216,10 @@ def test_a_run_that_was_stopped_goes_on(workspace: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_typed_wrong_is_said(workspace: Path) -> None:
-    refused = CliRunner().invoke(main, ["evaluate", "--held-out", "1.5", "-w", str(workspace)])
-    assert refused.exit_code == 3
-    assert "between 0 and 1" in refused.output
+    for wrong in (["--held-out", "1.5"], ["--held-out", "last", "--origins", "2"]):
+        refused = CliRunner().invoke(main, ["evaluate", *wrong, "-w", str(workspace)])
+        assert refused.exit_code == 3
+        assert "between 0 and 1" in refused.output
+    refused = CliRunner().invoke(main, ["evaluate", "--held-out", "latest", "-w", str(workspace)])
+    assert refused.exit_code == 2
+    assert "neither a share such as 0.1 nor last" in refused.output

@@ -208,7 +208,7 @@ def test_cases_are_those_of_the_split_in_time(tmp_path: Path) -> None:
     ours = {case.user_id: case.moments for case in log.cases(1000)}
     assert ours == {case.user_id: case.moments for case in [*split.fit, *split.judge]}
     assert len(ours) > 100
-    np.testing.assert_array_equal(log.held_out, log.cut(split.cut).held_out)
+    np.testing.assert_array_equal(log.held_out, log.cut(split.ends).held_out)
 
 
 def test_duplicate_titles() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genrec.errors import TrainingError
-from genrec.evaluation.split import split_by_time
+from genrec.evaluation.split import split_by_person, split_by_time
 from genrec.events import Event, batch
 from genrec.store import Store
 
@@ -56,3 +56,36 @@ def test_a_stretch_ends_where_the_next_one_begins(tmp_path: Path) -> None:
         )
     assert before.cut < last.cut
     assert all(before.cut <= case.at < last.cut for case in before.judge + before.fit)
+
+
+def test_of_everybody_the_last_two_moments_are_held_out_and_all_else_is_learned_from(tmp_path: Path) -> None:
+    events = [
+        Event(user_id=user, item_id=item, at=START + day * DAY)
+        for user, days in {"ann": (0, 1, 2, 3), "bob": (50, 60, 60, 70), "cy": (80, 90)}.items()
+        for item, day in zip("abcd", days, strict=False)
+    ]
+    unknown = [Event(user_id="ann", item_id="z", at=START + 9 * DAY)]  # no choice, but after what is held out
+    with stored(tmp_path, *events, *unknown) as store:
+        split = split_by_person(store, "abcd".__contains__, max_events=50, n_cases=5)
+        left = [event for rows in split.learned(store.events()) for event in rows.to_pylist()]
+    assert {(event["user_id"], event["item_id"]) for event in left} == {
+        *(("ann", "a"), ("ann", "b"), ("bob", "a"), ("cy", "a"), ("cy", "b"))
+    }
+    told = {person.user_id: [moment.item_ids for moment in person.moments] for person in split.learn}
+    assert told == {"ann": [("a",), ("b",)], "bob": [("a",)], "cy": [("a",), ("b",)]}
+    assert split.cut == START + 2 * DAY, "the earliest that is held out"
+    fit, judge = ({case.user_id: case for case in cases} for cases in (split.fit, split.judge))
+    assert {user: case.at for user, case in fit.items()} == {"ann": START + 2 * DAY, "bob": START + 60 * DAY}
+    assert {user: case.at for user, case in judge.items()} == {"ann": START + 3 * DAY, "bob": START + 70 * DAY}
+    assert sorted(fit["bob"].moments[-1].item_ids) == ["b", "c"], "one moment, in the order of a hash"
+    assert judge["bob"].moments[-1].item_ids == ("d",)
+    assert judge["bob"].moments[-2] == fit["bob"].moments[-1]
+
+
+def test_who_did_too_little_does_not_judge(tmp_path: Path) -> None:
+    events = [Event(user_id=f"u{u}", item_id="a", at=START + i * DAY) for u in range(9) for i in range(2)]
+    with (
+        stored(tmp_path, *events) as store,
+        pytest.raises(TrainingError, match="9 people are left to learn from and 0 and 0"),
+    ):
+        split_by_person(store, lambda item: True, max_events=50, n_cases=5)

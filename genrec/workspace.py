@@ -34,6 +34,7 @@ from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
 from genrec.priors.blend import Blend
+from genrec.priors.saved import SavedPriors
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
@@ -124,11 +125,16 @@ class Workspace:
             return self.fitted_prior(self.card.prior if self.card else self.settings.prior)
 
     def fitted_prior(self, name: str, *, before: datetime | None = None) -> Prior:
-        """A prior by name, fitted to the store's events, or to those before an instant."""
-        prior = self._prior(name)
-        prior.relate(self.store.edges())
-        prior.fit(self.catalog, self.store.events(before=before))
-        return prior
+        """A prior by name, fitted to the store's events, or to those before an instant.
+
+        What it learned is kept for the next time, and removed when the data it was made from are deleted.
+        """
+        return self._saved_priors.fitted(self._prior(name), before=before)
+
+    @cached_property
+    def _saved_priors(self) -> SavedPriors:
+        folder, versions = self.folder / CACHE / "priors", self.registry.names("priors")
+        return SavedPriors(folder, self.store, self.catalog, version=versions)
 
     def _prior(self, name: str) -> Prior:
         prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))

@@ -86,26 +86,20 @@ class SavedPriors:
         """
         edges = list(self._store.edges())
         prior.relate(edges)
-        catalog, n_items = self._catalog, _size(self._catalog)
-        about: dict[str, Any] = {"world": _world(catalog, edges), "before": before and before.isoformat()}
+        size = _size(self._catalog)
+        about: dict[str, Any] = {"world": _world(self._catalog, edges), "before": before and before.isoformat()}
         key = _digest([about, _described(prior), self._version])
-        found = self._place(key, mark := self._store.mark(before=before))
+        kept = self._place(key, self._store.mark(before=before))
         if not self._swept:
-            self._sweep(about["world"], found)
+            self._sweep(about["world"], kept)
             self._swept = True
-        if self._restored(prior, found):
+        if self._restored(prior, kept):
             with suppress(OSError):
-                os.utime(found)
+                os.utime(kept)
             return prior
-        grown = self._grown(prior, key, before)
-        if grown is None:
-            mark, events = self._store.marked_events(before=before)
-            with closing(events):
-                prior.fit(catalog, events)
-        else:
-            mark = grown
-        if _size(catalog) == n_items and (state := prior.state()) is not None:
-            with suppress(OSError):
+        mark = self._grown(prior, key, before) or self._fit(prior, before)
+        if _size(self._catalog) == size and (state := prior.state()) is not None:
+            with suppress(OSError):  # where nothing can be written it is fitted at each start
                 self._keep(state, about | {"log": asdict(mark)}, self._place(key, mark))
         return prior
 
@@ -122,8 +116,15 @@ class SavedPriors:
             return False
         return True
 
+    def _fit(self, prior: Prior, before: datetime | None) -> Mark:
+        """Fit it; the mark of the events that it saw."""
+        mark, events = self._store.marked_events(before=before)
+        with closing(events):
+            prior.fit(self._catalog, events)
+        return mark
+
     def _grown(self, prior: Prior, key: str, before: datetime | None) -> Mark | None:
-        """Restore what was fitted to fewer events and let it take in the others: the mark of all, where that can be."""
+        """Restore what was fitted to fewer events, and let it take in the others; their mark, where that can be."""
         if type(prior).grow is Prior.grow:
             return None
         for kept in self._folder.glob(f"{key}-*"):
@@ -160,14 +161,13 @@ class SavedPriors:
     def _sweep(self, world: str, found: Path) -> None:
         """Remove what was made of anything that is not so any more, and what another process left half done."""
         for kept in self._folder.glob("*"):
-            if kept == found:
-                continue
             about = _about(kept)
-            if about and about["world"] == world:
-                mark = about["log"]
-                if self._store.mark(before=about["before"], until=mark) == mark:
-                    continue
-            _remove(kept)
+            if kept != found and not (
+                about
+                and about["world"] == world
+                and self._store.mark(before=about["before"], until=about["log"]) == about["log"]
+            ):
+                _remove(kept)
 
 
 def _about(kept: Path) -> dict[str, Any] | None:
@@ -231,12 +231,15 @@ def _described(prior: Prior) -> list[Any]:
 
 def _code(kind: type) -> str:
     """Hash of the source of a class and its bases, with the modules beside it in its package."""
-    files = set()
-    for one in kind.__mro__:
-        if issubclass(one, Prior):
-            file = Path(inspect.getfile(one))
-            files.update(file.parent.glob("*.py") if "." in one.__module__ else [file])
-    return _digest([file.read_text(encoding="utf-8") for file in sorted(files)])
+    files = set[Path]()
+    try:
+        for one in kind.__mro__:
+            if issubclass(one, Prior):
+                file = Path(inspect.getfile(one))
+                files.update(file.parent.glob("*.py") if "." in one.__module__ else [file])
+        return _digest([file.read_text(encoding="utf-8") for file in sorted(files)])
+    except (OSError, TypeError):  # there is no source, so it is taken for another one each time
+        return secrets.token_hex(16)
 
 
 def _digest(value: object) -> str:

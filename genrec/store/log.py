@@ -301,7 +301,7 @@ class Store:
         return Mark(n_events=n, last=last, numbers=numbers, content=(high << 32) + low, last_at=last_at)
 
     @staticmethod
-    def _current(query: Select[Any], before: datetime | None) -> Select[Any]:
+    def _current(query: Any, before: datetime | None) -> Any:
         query = query.where(CURRENT)
         return query if before is None else query.where(events.c.at < _microseconds(before))
 

@@ -283,13 +283,14 @@ def test_an_array_of_objects_is_refused_for_it_would_run_code_when_read(tmp_path
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = {"../a": np.arange(6).reshape(2, 3).T, "none": np.empty(0, "datetime64[us]"), "names": {"é\ud800": [None]}}
+    arrays = {"../a": np.arange(6).reshape(2, 3).T, "none": np.empty(0, "datetime64[us]")}
+    state: State = arrays | {"names": {"é\ud800": [None]}}
     save(state, tmp_path / "saved")
     loaded = load(tmp_path / "saved")
     assert loaded["names"] == state["names"]
-    for name in ("../a", "none"):
-        np.testing.assert_array_equal(loaded[name], state[name])
-        assert loaded[name].dtype == state[name].dtype
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(loaded[name], array)
+        assert loaded[name].dtype == array.dtype
     assert not loaded["../a"].flags.writeable
 
 
@@ -319,7 +320,7 @@ def test_whatever_happens_to_the_log_it_is_as_if_fitted_anew(
                 if kind == "forget":
                     store.forget(*what)
                 elif kind == "take":
-                    append(store, (*what, f"{n} {i}"))  # type: ignore[arg-type]
+                    append(store, (*what, f"{n} {i}"))
                 else:
                     (user, _, _, name_of), item, day = what
                     append(store, (user, item, day, name_of))

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
@@ -84,29 +84,35 @@ class SavedPriors:
             prior: A new one.
             before: As for `Store.events`.
         """
-        edges = list(self._store.edges())
-        prior.relate(edges)
         size = _size(self._catalog)
-        about: dict[str, Any] = {"world": _world(self._catalog, edges), "before": before and before.isoformat()}
+        about: dict[str, Any] = {"items": _hash(_rows(self._catalog)), "edges": None}
+        about["before"] = before and before.isoformat()
+        if _hears(prior):
+            edges = list(self._store.edges())
+            about["edges"] = _hash(edges)
+            prior.relate(edges)
         key = _digest([about, _described(prior), self._version])
         kept = self._place(key, self._store.mark(before=before))
         if not self._swept:
-            self._sweep(about["world"], kept)
+            self._sweep(about["items"], kept)
             self._swept = True
         if self._restored(prior, kept):
             with suppress(OSError):
                 os.utime(kept)
             return prior
         mark = self._grown(prior, key, before) or self._fit(prior, before)
-        if _size(self._catalog) == size and (state := prior.state()) is not None:
+        unchanged = _size(self._catalog) == size and self._store.mark(before=before, until=mark) == mark
+        if unchanged and (state := prior.state()) is not None:
             with suppress(OSError):  # where nothing can be written it is fitted at each start
                 self._keep(state, about | {"log": asdict(mark)}, self._place(key, mark))
         return prior
 
     def _place(self, key: str, mark: Mark) -> Path:
+        """Its folder: what decides a prior, and the events."""
         return self._folder / f"{key}-{_digest(asdict(mark))}"
 
     def _restored(self, prior: Prior, kept: Path) -> bool:
+        """Whether it could be had from there."""
         if not kept.is_dir():
             return False
         try:
@@ -158,13 +164,17 @@ class SavedPriors:
         for old in sorted(self._folder.glob("[!.]*"), key=_used, reverse=True)[MOST:]:
             _remove(old)
 
-    def _sweep(self, world: str, found: Path) -> None:
+    def _sweep(self, items: str, found: Path) -> None:
         """Remove what was made of anything that is not so any more, and what another process left half done."""
+        edges = None
         for kept in self._folder.glob("*"):
             about = _about(kept)
+            if about and about["edges"]:
+                edges = edges or _hash(self._store.edges())
             if kept != found and not (
                 about
-                and about["world"] == world
+                and about["items"] == items
+                and about["edges"] in (None, edges)
                 and self._store.mark(before=about["before"], until=about["log"]) == about["log"]
             ):
                 _remove(kept)
@@ -208,17 +218,28 @@ def _size(catalog: Catalog) -> tuple[int, int]:
     return len(catalog), len(catalog.changed)
 
 
-def _world(catalog: Catalog, edges: Sequence[pa.RecordBatch]) -> str:
-    """Hash of all that a prior is told besides the events."""
-    whole = hashlib.sha256()
+def _rows(catalog: Catalog) -> Iterator[pa.RecordBatch]:
+    """All that a catalogue knows."""
     columns = (catalog.item_ids, catalog.texts, catalog.titles, catalog.categories, catalog.attributes)
     for start in range(0, n := len(catalog), _CHUNK):
-        some = [pa.array(column[start : min(n, start + _CHUNK)], pa.string()) for column in columns]
-        whole.update(pa.RecordBatch.from_arrays(some, [str(i) for i in range(len(some))]).serialize())
-    whole.update(json.dumps(sorted(catalog.retired)).encode())
-    for rows in edges:
+        rows = range(start, min(n, start + _CHUNK))
+        some = [pa.array(column[rows.start : rows.stop], pa.string()) for column in columns]
+        some.append(pa.array([row in catalog.retired for row in rows], pa.bool_()))
+        yield pa.RecordBatch.from_arrays(some, [str(i) for i in range(len(some))])
+
+
+def _hash(batches: Iterable[pa.RecordBatch]) -> str:
+    whole = hashlib.sha256()
+    for rows in batches:
         whole.update(rows.serialize())
     return whole.hexdigest()[:32]
+
+
+def _hears(prior: Prior) -> bool:
+    """Whether who knows whom decides what a prior learns."""
+    if isinstance(prior, Blend):
+        return any(_hears(voice) for voice in prior.voices.values())
+    return type(prior).relate is not Prior.relate
 
 
 def _described(prior: Prior) -> list[Any]:

@@ -127,7 +127,7 @@ def kept(folder: Path) -> list[Path]:
         (lambda store: put(store, tea="Green tea"), FITTED),
         (lambda store: put(store, coffee="coffee"), FITTED),
         (lambda store: store.retire(["tea"]), FITTED),
-        (lambda store: store.put("edges", [batch("edges", [Edge(from_id="u1", to_id="u2")])]), FITTED),
+        (lambda store: store.put("edges", [batch("edges", [Edge(from_id="u1", to_id="u2")])]), RESTORED),
     ],
 )
 def test_what_was_kept_is_taken_or_grows_or_is_made_anew(
@@ -163,6 +163,24 @@ def test_whatever_else_decides_what_a_prior_learns_is_told_apart(
     assert start(store, folder, before=early).did == RESTORED  # nothing new before that
     monkeypatch.setattr(saved, "_code", lambda kind: "changed")
     assert start(store, folder).did == FITTED
+
+
+def test_who_knows_whom_is_told_apart_for_those_who_care(store: Store, folder: Path) -> None:
+    class Listening(Watched):
+        def relate(self, edges: Iterable[pa.RecordBatch]) -> None:
+            self.heard = [row["to_id"] for rows in edges for row in rows.to_pylist()]
+
+    def blend() -> Blend:
+        return Blend.of({"one": Watched(), "other": Listening()})
+
+    start(store, folder, Listening())
+    start(store, folder, blend())
+    store.put("edges", [batch("edges", [Edge(from_id="u1", to_id="u2")])])
+    for then in (FITTED, RESTORED):
+        prior, other = start(store, folder, Listening()), start(store, folder, blend()).voices["other"]
+        assert prior.heard == other.heard == ["u2"]
+        assert prior.did == then
+        assert ("fit" in other.did) == (then == FITTED)
 
 
 def test_other_code_is_told_from_this() -> None:
@@ -275,6 +293,16 @@ def test_an_event_that_comes_while_it_is_fitted_is_not_lost(store: Store, folder
     prior = start(store, folder, Slow())
     assert prior.did == GROWN
     np.testing.assert_array_equal(says(prior), anew(store))
+
+
+def test_nothing_is_kept_of_who_was_forgotten_while_it_was_fitted(store: Store, folder: Path) -> None:
+    class Slow(Watched):
+        def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+            super().fit(catalog, events)
+            store.forget("u1")
+
+    start(store, folder, Slow())
+    assert not folder.exists()
 
 
 def test_an_array_of_objects_is_refused_for_it_would_run_code_when_read(tmp_path: Path) -> None:

@@ -103,3 +103,9 @@ class Prior(ABC):
             Whether it did; by default not, and then it is fitted anew.
         """
         return False
+
+
+def goes_with_fit(prior: Prior, name: str) -> bool:
+    """Whether a prior's method is made for its `fit`, and not inherited by a class whose `fit` it knows nothing of."""
+    nearest = next(one for one in type(prior).__mro__ if {"fit", name} & vars(one).keys())
+    return name in vars(nearest)

@@ -23,7 +23,7 @@ from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context
 from genrec.history import History, Moment
-from genrec.priors.base import Prior, State
+from genrec.priors.base import Prior, State, goes_with_fit
 from genrec.priors.loglinear import SAMPLED, Events, fitted_weights, normalised
 from genrec.sources.times import is_zone
 
@@ -107,7 +107,8 @@ class Blend(Prior):
         """The weights, and what each voice keeps; nothing where one of them keeps nothing. See `Prior.state`."""
         found: dict[str, Any] = {"weights": self.weights}
         for member, voice in self.voices.items():
-            if (state := voice.state()) is None:
+            state = voice.state() if goes_with_fit(voice, "state") else None
+            if state is None:
                 return None
             found |= {f"{member}/{name}": value for name, value in state.items()}
         return found

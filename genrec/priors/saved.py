@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from genrec.catalog import Catalog
-from genrec.priors.base import Prior, State
+from genrec.priors.base import Prior, State, goes_with_fit
 from genrec.priors.blend import Blend
 from genrec.store import Mark, Store
 
@@ -102,7 +102,7 @@ class SavedPriors:
             return prior
         mark = self._grown(prior, key, before) or self._fit(prior, before)
         unchanged = _size(self._catalog) == size and self._store.mark(before=before, until=mark) == mark
-        if unchanged and (state := prior.state()) is not None:
+        if unchanged and goes_with_fit(prior, "state") and (state := prior.state()) is not None:
             with suppress(OSError):  # where nothing can be written it is fitted at each start
                 self._keep(state, about | {"log": asdict(mark)}, self._place(key, mark))
         return prior
@@ -131,7 +131,7 @@ class SavedPriors:
 
     def _grown(self, prior: Prior, key: str, before: datetime | None) -> Mark | None:
         """Restore what was fitted to fewer events, and let it take in the others; their mark, where that can be."""
-        if type(prior).grow is Prior.grow:
+        if not goes_with_fit(prior, "grow"):
             return None
         for kept in self._folder.glob(f"{key}-*"):
             if (about := _about(kept)) is None:

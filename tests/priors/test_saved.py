@@ -26,6 +26,7 @@ from genrec.priors.base import Prior, State
 from genrec.priors.blend import Blend
 from genrec.priors.popularity import Popularity
 from genrec.priors.saved import MOST, SavedPriors, load, save
+from genrec.priors.sequence import Sequence
 from genrec.store import Store
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -45,6 +46,9 @@ class Watched(Popularity):
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         self.did.append("fit")
         super().fit(catalog, events)
+
+    def state(self) -> State:
+        return super().state()
 
     def restore(self, catalog: Catalog, state: State) -> None:
         self.did.append("restore")
@@ -242,15 +246,19 @@ def test_a_damaged_one_is_made_anew(store: Store, folder: Path, damage: Callable
 
 
 def test_a_prior_that_keeps_nothing_is_fitted_each_time(store: Store, folder: Path) -> None:
-    class Stranger(Popularity):
-        def state(self) -> None:  # type: ignore[override]
-            return None
+    class Counts(Sequence):
+        """Learns more than those it comes from, and says nothing of keeping it."""
+
+        def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+            batches = list(events)
+            super().fit(catalog, batches)
+            self.n_events = sum(len(some) for some in batches)
 
     for _ in range(2):
-        np.testing.assert_array_equal(says(start(store, folder, Stranger())), anew(store))
+        assert start(store, folder, Counts(n_fit=0)).n_events == len(TURNS)
+        blend = start(store, folder, Blend.of({"one": Counts(n_fit=0), "other": Watched()}))
+        assert blend.voices["other"].did.count("fit") == 2
         assert not folder.exists()
-    assert start(store, folder, Blend.of({"one": Stranger(), "other": Watched()})).voices["other"].did.count("fit") == 2
-    assert not folder.exists()
 
 
 def test_where_nothing_can_be_written_it_is_fitted_all_the_same(store: Store, folder: Path) -> None:
@@ -283,23 +291,23 @@ def test_processes_that_start_at_once_do_no_harm_to_each_other(store: Store, fol
 
 
 def test_an_event_that_comes_while_it_is_fitted_is_not_lost(store: Store, folder: Path) -> None:
-    class Slow(Watched):
-        def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+    class Slow(Popularity):
+        def grow(self, events: Iterable[pa.RecordBatch]) -> bool:
             append(store, ("zoe", "milk", 9.0, "meanwhile"))
-            super().fit(catalog, events)
+            return super().grow(events)
 
     without = anew(store)
     np.testing.assert_array_equal(says(start(store, folder, Slow())), without)
-    prior = start(store, folder, Slow())
-    assert prior.did == GROWN
-    np.testing.assert_array_equal(says(prior), anew(store))
+    assert len(kept(folder)) == 1
+    np.testing.assert_array_equal(says(start(store, folder, Slow())), anew(store))
 
 
 def test_nothing_is_kept_of_who_was_forgotten_while_it_was_fitted(store: Store, folder: Path) -> None:
-    class Slow(Watched):
-        def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
-            super().fit(catalog, events)
+    class Slow(Popularity):
+        def grow(self, events: Iterable[pa.RecordBatch]) -> bool:
+            grew = super().grow(events)
             store.forget("u1")
+            return grew
 
     start(store, folder, Slow())
     assert not folder.exists()

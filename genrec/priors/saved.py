@@ -83,6 +83,9 @@ class SavedPriors:
         Args:
             prior: A new one.
             before: As for `Store.events`.
+
+        Returns:
+            The same prior.
         """
         size = _size(self._catalog)
         about: dict[str, Any] = {"items": _hash(_rows(self._catalog)), "edges": None}
@@ -101,8 +104,8 @@ class SavedPriors:
                 os.utime(kept)
             return prior
         mark = self._grown(prior, key, before) or self._fit(prior, before)
-        unchanged = _size(self._catalog) == size and self._store.mark(before=before, until=mark) == mark
-        if unchanged and goes_with_fit(prior, "state") and (state := prior.state()) is not None:
+        state = prior.state() if goes_with_fit(prior, "state") else None
+        if state and _size(self._catalog) == size and self._store.mark(before=before, until=mark) == mark:
             with suppress(OSError):  # where nothing can be written it is fitted at each start
                 self._keep(state, about | {"log": asdict(mark)}, self._place(key, mark))
         return prior
@@ -243,7 +246,7 @@ def _hears(prior: Prior) -> bool:
 
 
 def _described(prior: Prior) -> list[Any]:
-    """What a prior learns is decided by this, by what it is told and by nothing else."""
+    """What a prior is: with what it is told, this decides what it learns."""
     kind = type(prior)
     options = {f.name: repr(getattr(prior, f.name)) for f in fields(prior)} if is_dataclass(prior) else repr(prior)
     voices = prior.voices if isinstance(prior, Blend) else {}

@@ -2,6 +2,7 @@
 
     python benchmarks/priors.py --dataset foursquare-nyc --data DIR
     python benchmarks/priors.py --dataset speed               # what an answer costs, on made-up people
+    python benchmarks/priors.py --dataset start               # what a workspace's first start costs, and its second
 
 Options are chosen from small grids, and the weights of the blend fitted, by likelihood on validation cases; what is
 likeliest there is the best, which all others are compared with; the test cases are looked at once. Every list is ranked
@@ -21,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +30,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -38,6 +41,7 @@ from rows import RESULTS, Amazon, look
 
 from genrec.bench.report import Book
 from genrec.catalog import Catalog
+from genrec.config import create_workspace
 from genrec.decoding.search import place_by_weight
 from genrec.evaluation.metrics import difference, hit_rate, summary
 from genrec.events import Context, Event, Item, batch, items_of
@@ -46,6 +50,8 @@ from genrec.plugins import Registry
 from genrec.priors.base import Prior
 from genrec.priors.blend import Blend
 from genrec.sources.base import Problem
+from genrec.store import Store
+from genrec.workspace import CACHE, open_workspace
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "popularity": {"strength": [3.0, 30.0, 300.0]},
@@ -493,17 +499,53 @@ def measure(book: Book, data: Data, way: str, names: Sequence[str], n_tune: int,
         book.add(f"{label}{best} - {name}", lambda name=name: difference(found[best][0], *found[name]))
 
 
-def speed(book: Book) -> None:
-    """What an answer costs: 100 people over 10,000 made-up items, after 100,000 events of 2,000 people."""
+def made_up(n_events: int) -> tuple[list[Item], list[Event]]:
+    """10,000 items, and one person's turn every three minutes; each has 50 events."""
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(800)]
     items = [Item(item_id=str(i), title=" ".join([*rng.choice(words, 4), str(i)])) for i in range(10_000)]
-    start = datetime(2025, 1, 1, tzinfo=UTC)
-    events = [
-        Event(user_id=str(i % 2000), item_id=str(int(10_000 * rng.random() ** 3)), at=start + timedelta(minutes=3 * i))
-        for i in range(100_000)
+    taken = (10_000 * rng.random(n_events) ** 3).astype(int).tolist()
+    start, step, n_people = datetime(2025, 1, 1, tzinfo=UTC), timedelta(minutes=3), n_events // 50
+    return items, [
+        Event(user_id=str(i % n_people), item_id=str(item), at=start + i * step) for i, item in enumerate(taken)
     ]
-    catalog, end = Catalog.of(items), start + timedelta(days=300)
+
+
+def starts(book: Book, n_events: int = 1_000_000) -> None:
+    """What it costs to get a prior ready: a workspace's first start, its second, and one after a new event."""
+    with TemporaryDirectory() as folder:
+        shop = Path(folder, "shop")
+        create_workspace(shop, {"engine": "none"})
+        items, events = made_up(n_events)
+        with Store.open(shop / "genrec.db") as store:
+            store.put("items", [batch("items", items)])
+            store.append(
+                (batch("events", events[i : i + 50_000]) for i in range(0, n_events, 50_000)), source="made up"
+            )
+
+        def measure(name: str, when: Sequence[str]) -> dict[str, float]:
+            found: dict[str, float] = {}
+            for start in when:
+                with open_workspace(shop) as workspace:
+                    if start == "after an event":
+                        workspace.store.append([batch("events", [replace(events[-1], user_id="new")])], source="since")
+                    _ = workspace.catalog
+                    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+                    workspace.fitted_prior(name)
+                    found[f"{start}, s"] = round(time.perf_counter() - began_s, 2)
+                    found[f"{start}, CPU s"] = round(time.process_time() - began_cpu_s, 2)
+            kept = (shop / CACHE / "priors").glob("*/*")
+            return found | {"MB kept": round(sum(file.stat().st_size for file in kept) / 1e6, 1)}
+
+        book.add("sequence", lambda: measure("sequence", ("first", "second")))
+        shutil.rmtree(shop / CACHE, ignore_errors=True)
+        book.add("popularity", lambda: measure("popularity", ("first", "second", "after an event")))
+
+
+def speed(book: Book) -> None:
+    """What an answer costs: 100 people over 10,000 made-up items, after 100,000 events of 2,000 people."""
+    items, events = made_up(100_000)
+    catalog, end = Catalog.of(items), events[0].at + timedelta(days=300)
     own: dict[str, list[Event]] = {}
     for event in events:
         own.setdefault(event.user_id, []).append(event)
@@ -527,19 +569,24 @@ def speed(book: Book) -> None:
         book.add(name, answer)
 
 
+MADE_UP: dict[str, Callable[[Book], None]] = {"speed": speed, "start": starts}
+"""What is measured on made-up people."""
+
+
 @click.command(help=__doc__)
-@click.option("--dataset", type=click.Choice([*DATA, "speed"]), required=True)
+@click.option("--dataset", type=click.Choice([*DATA, *MADE_UP]), required=True)
 @click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True)
 @click.option("--prior", "names", multiple=True, type=click.Choice(list(GRIDS)), help="All when none is named.")
 @click.option("--way", help="One of the ways in which the data set is asked; all when omitted.")
 @click.option("--tune-cases", default=500, show_default=True, help="Validation cases of a round; 0 tunes nothing.")
 @click.option("--cases", default=0, show_default=True, help="Test cases of a round, drawn by chance; 0 for all.")
-@click.option("--name", default="priors", show_default=True, help="Names the file of results.")
+@click.option("--name", help="Names the file of results; priors when omitted, and start for start.")
 def main(
-    dataset: str, data: Path, names: tuple[str, ...], way: str | None, tune_cases: int, cases: int, name: str
+    dataset: str, data: Path, names: tuple[str, ...], way: str | None, tune_cases: int, cases: int, name: str | None
 ) -> None:
     """What the untrained voices are worth."""
-    folder = "made-up" if dataset == "speed" else dataset
+    folder = "made-up" if dataset in MADE_UP else dataset
+    name = name or ("start" if dataset == "start" else "priors")
     book = Book(
         RESULTS / folder / f"{name}.json",
         stage=name,
@@ -547,8 +594,8 @@ def main(
         settings={"tune_cases": tune_cases, "cases": cases, "max_events": MAX_EVENTS, "grids": GRIDS},
         say=click.echo,
     )
-    if dataset == "speed":
-        speed(book)
+    if dataset in MADE_UP:
+        MADE_UP[dataset](book)
     for asked, read in DATA.get(dataset, {}).items():
         if way in (None, asked):
             measure(book, read(data), asked, names or tuple(GRIDS), tune_cases, cases)

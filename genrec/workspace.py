@@ -33,6 +33,7 @@ from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
 from genrec.priors.blend import Blend
+from genrec.priors.saved import SavedPriors
 from genrec.prompt import Template, load_template
 from genrec.recommender import Recommender
 from genrec.store import Store
@@ -123,12 +124,22 @@ class Workspace:
             return self.fitted_prior(self.card.prior if self.card else self.settings.prior)
 
     def fitted_prior(self, name: str, *, split: Split | None = None) -> Prior:
-        """A prior by name, fitted to the store's events, or to those that a split lets it learn from."""
+        """A prior by name, fitted to the store's events, or to those that a split lets it learn from.
+
+        What it learned is kept for the next time, and removed when the data it was made from are deleted; not, where
+        each person's events end at an instant of their own.
+        """
         prior = self._prior(name)
-        prior.relate(self.store.edges())
-        events = self.store.events()
-        prior.fit(self.catalog, split.learned(events) if split else events)
-        return prior
+        if split is not None and split.target == "last":
+            prior.relate(self.store.edges())
+            prior.fit(self.catalog, split.learned(self.store.events()))
+            return prior
+        return self._saved_priors.fitted(prior, before=split.cut if split else None)
+
+    @cached_property
+    def _saved_priors(self) -> SavedPriors:
+        folder, versions = self.folder / CACHE / "priors", self.registry.names("priors")
+        return SavedPriors(folder, self.store, self.catalog, version=versions)
 
     def _prior(self, name: str) -> Prior:
         prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))

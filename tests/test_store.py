@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from genrec.errors import DataError, StoreError, TextTakenError
 from genrec.events import SCHEMAS, Context, Edge, Event, Item, User, batch, event_of
-from genrec.store import Appended, Forgotten, Store
+from genrec.store import Appended, Forgotten, Mark, Store
 from genrec.store.connection import VERSION_TABLE
 from genrec.store.rows import content_digests
 from genrec.store.tables import metadata
@@ -316,6 +316,51 @@ def test_all_events_stream_in_order(store: Store) -> None:
     append(store, bought("late", 10_000))
     rest = sum(rows.num_rows for rows in stream)
     assert first.num_rows + rest == 45_000
+
+
+def test_a_mark_tells_every_change_of_the_events_from_every_other(store: Store) -> None:
+    marks = [store.mark()]
+    for change in (
+        lambda: append(store, bought("tea", event_id="e1")),
+        lambda: append(store, bought("milk", 5, user_id="bob", event_id="e2")),
+        lambda: append(store, bought("coffee", event_id="e1")),  # a correction: as many events as before
+        lambda: store.forget("bob"),
+        lambda: append(store, bought("beer", 5, user_id="bob", event_id="e2")),  # SQLite numbers it as the one before
+    ):
+        change()
+        assert store.mark() not in marks
+        marks.append(store.mark())
+    append(store, bought("beer", 5, user_id="bob", event_id="e2"))
+    store.put("users", [batch("users", [User(user_id="ann")])])
+    assert store.mark() == marks[-1]
+    assert marks[0] == Mark(n_events=0, last=0, numbers=0, content=0, last_at=0) == store.mark(before=at(0))
+    assert store.mark(before=at(5)).n_events == 1
+    assert store.mark(before=at(9)) == marks[-1]
+
+
+def test_a_mark_holds_until_what_it_stands_for_is_touched(store: Store) -> None:
+    append(store, bought("tea", event_id="e1"), bought("milk", user_id="bob", event_id="e2"))
+    mark = store.mark()
+    append(store, bought("eggs", -9, event_id="e3"), bought("beer", 9, event_id="e4"))
+    assert store.mark(until=mark) == mark
+    assert store.mark(before=at(5), until=mark) == mark
+    now, later = store.marked_events(since=mark)
+    assert ([event.item_id for event in read(later)], now) == (["eggs", "beer"], store.mark())
+    now, later = store.marked_events(before=at(5), since=mark)
+    assert ([event.item_id for event in read(later)], now) == (["eggs"], store.mark(before=at(5)))
+    append(store, bought("wine", 9, event_id="e4"))
+    assert store.mark(until=mark) == mark
+    append(store, bought("coffee", event_id="e1"))
+    assert store.mark(until=mark) != mark
+
+
+def test_marked_events_are_those_of_the_mark_whatever_comes_meanwhile(store: Store) -> None:
+    append(store, bought("tea"))
+    mark, events = store.marked_events()
+    append(store, bought("late"))
+    store.append([batch("events", [bought("milk", user_id="bob")])], source="other")
+    assert [event.item_id for event in read(events)] == ["tea"]
+    assert mark != store.mark() == store.marked_events()[0]
 
 
 # Items, users, edges

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import genrec
+from genrec.catalog import Catalog
 from genrec.config import create_workspace
 from genrec.engines.transformers import TransformersEngine
 from genrec.errors import ConfigError, ModelError
 from genrec.events import Item, batch
+from genrec.priors.sequence import Sequence
 from genrec.rerank import Diversity
 from genrec.store import Store
 from genrec.workspace import CACHE, Workspace, open_workspace
@@ -51,6 +55,27 @@ def test_encoded_catalogues_are_kept_and_newcomers_are_laid_over_them(shop: Path
         store.put("items", [batch("items", [Item(item_id="i-new", title="Kefir")])])
     encode()
     assert encodings() == first
+
+
+def test_a_prior_is_fitted_once_and_kept_until_the_log_changes(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer() -> list[tuple[str, float | None]]:
+        with open_workspace(shop, prior="sequence") as workspace:
+            items = workspace.recommender().recommend("ann", at="2025-06-16T09:00Z", k=3).items
+            return [(item.item_id, item.logprob) for item in items]
+
+    def fit(self: Sequence, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
+        raise AssertionError("fitted")
+
+    first = answer()
+    with monkeypatch.context() as patched:
+        patched.setattr(Sequence, "fit", fit)
+        assert answer() == first
+        with Store.open(shop / "genrec.db") as store:
+            store.forget("bob")
+        with pytest.raises(AssertionError, match="fitted"):
+            answer()
+        assert not any(b"bob" in file.read_bytes() for file in (shop / CACHE).rglob("*.json"))
+    assert answer() != first
 
 
 def test_settings_reach_what_they_name(tmp_path: Path, tiny_model: Path) -> None:

@@ -228,7 +228,7 @@ class _Background:
         for person in split.learn:
             rows = [catalog.row[item] for moment in person.moments for item in moment.item_ids if item in catalog.row]
             np.add.at(taken, rows, 1)
-        return cls(taken=taken, like=Words(catalog.titles).like)
+        return cls(taken=taken, like=Words.of(catalog.titles).like)
 
 
 def _whole_lists(recommender: Recommender, background: _Background, cases: Sequence[History]) -> dict[str, Any]:

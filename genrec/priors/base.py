@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,10 @@ from genrec.events import Context
 
 if TYPE_CHECKING:
     from genrec.history import History
+
+
+State = Mapping[str, Any]
+"""What a prior has learned, by names of its own: numpy arrays, and what JSON can tell."""
 
 
 def known_rows(catalog: Catalog, events: pa.RecordBatch) -> np.ndarray:
@@ -72,3 +76,36 @@ class Prior(ABC):
         Everybody else may count, whenever it was. A prior that looks at nothing past ``history.at`` is so already.
         """
         return self.log_mass(history, now)
+
+    def state(self) -> State | None:
+        """What `fit` learned, so that it can be kept; None where this prior is fitted at each start.
+
+        Arrays come back mapped from disk, so they are never written to in place.
+        """
+        return None
+
+    def restore(self, catalog: Catalog, state: State) -> None:
+        """Become what a prior of the same options was that gave its `state`, instead of `fit` and after `relate`.
+
+        Args:
+            catalog: The items that the other one was fitted to.
+            state: What it gave.
+        """
+        raise NotImplementedError
+
+    def grow(self, events: Iterable[pa.RecordBatch]) -> bool:
+        """Take in what happened since `fit`, to be exactly what fitting to everything makes.
+
+        Args:
+            events: As for `fit`; none is earlier than any that was fitted.
+
+        Returns:
+            Whether it did; by default not, and then it is fitted anew.
+        """
+        return False
+
+
+def goes_with_fit(prior: Prior, name: str) -> bool:
+    """Whether a prior's method is made for its `fit`, and not inherited by a class whose `fit` it knows nothing of."""
+    nearest = next(one for one in type(prior).__mro__ if {"fit", name} & vars(one).keys())
+    return name in vars(nearest)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context
 from genrec.history import History, Moment
-from genrec.priors.base import Prior
+from genrec.priors.base import Prior, State, goes_with_fit
 from genrec.priors.loglinear import SAMPLED, Events, fitted_weights, normalised
 from genrec.sources.times import is_zone
 
@@ -101,6 +102,23 @@ class Blend(Prior):
     def log_mass_held_out(self, history: History, now: Context) -> np.ndarray:
         """The same, by voices that have seen nothing of the person; see `Prior.log_mass_held_out`."""
         return self._mixed(history, now, held_out=True)
+
+    def state(self) -> State | None:
+        """The weights, and what each voice keeps; nothing where one of them keeps nothing. See `Prior.state`."""
+        found: dict[str, Any] = {"weights": self.weights}
+        for member, voice in self.voices.items():
+            state = voice.state() if goes_with_fit(voice, "state") else None
+            if state is None:
+                return None
+            found |= {f"{member}/{name}": value for name, value in state.items()}
+        return found
+
+    def restore(self, catalog: Catalog, state: State) -> None:
+        """Take all of it back; see `Prior.restore`."""
+        for member, voice in self.voices.items():
+            own = f"{member}/"
+            voice.restore(catalog, {n.removeprefix(own): value for n, value in state.items() if n.startswith(own)})
+        self.weights = state["weights"]
 
     def shares(self, history: History, now: Context, row: int) -> dict[str, float]:
         """How much each voice has to do with an item being likelier than the average one.

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genrec.catalog import Catalog
 from genrec.errors import ConfigError
-from genrec.priors.loglinear import Past
+from genrec.priors.base import State
+from genrec.priors.loglinear import Past, packed, unpacked
 from genrec.priors.scored import Scored
 
 
@@ -38,15 +40,25 @@ class Ease(Scored):
         log = self._log
         first = log.new[np.argsort(log.at[log.new], kind="stable")]
         self._user, self._row, self._since = log.user[first], log.row[first], log.at[first]
-        self._solved: tuple[int, np.ndarray, np.ndarray] = (-1, np.empty(0, np.int64), np.empty((0, 0)))
+        self._solved = Solved(n_events=-1, place=np.empty(0, np.int64), inverse=np.empty((0, 0)))
 
-    def _solve(self, n_events: int) -> tuple[np.ndarray, np.ndarray]:
-        """Place of each item among those it speaks of, -1 for others, and P, from so many first events.
+    def state(self) -> State | None:
+        """As for the others, and P; see `Prior.state`."""
+        found = super().state()
+        return found and {**found, **packed("solved", self._solved)}
+
+    def restore(self, catalog: Catalog, state: State) -> None:
+        """Take all of it back; see `Prior.restore`."""
+        super().restore(catalog, state)
+        self._solved = unpacked("solved", Solved, state)
+
+    def _solve(self, n_events: int) -> Solved:
+        """P from so many first events.
 
         What was solved last is kept: asking as of many different instants of the past solves each anew.
         """
         solved = self._solved
-        if solved[0] != n_events:
+        if solved.n_events != n_events:
             user, row = self._user[:n_events], self._row[:n_events]
             n_people = np.bincount(row, minlength=self._n_items)
             most = np.sort(np.argsort(-n_people, kind="stable")[: self.max_items])
@@ -58,13 +70,14 @@ class Ease(Scored):
             for rows in np.split(place[row[order]], ends[:-1]) if len(ends) else ():
                 rows = rows[rows >= 0]
                 gram[np.ix_(rows, rows)] += 1
-            self._solved = solved = n_events, place, np.linalg.inv(gram)
-        return solved[1:]
+            self._solved = solved = Solved(n_events=n_events, place=place, inverse=np.linalg.inv(gram))
+        return solved
 
     def _scores(self, past: Past) -> np.ndarray:
         """What the person's items say of each; see the head of the module. Shape ``(n_items,)``, float64."""
         n_events = len(self._since) if past.later else int(np.searchsorted(self._since, past.now))
-        place, inverse = self._solve(n_events)
+        solved = self._solve(n_events)
+        place, inverse = solved.place, solved.inverse
         had = _places(place, past.rows[past.rows < self._n_items])
         sums, diagonal = inverse[had].sum(0, dtype=np.float64), inverse.diagonal().astype(np.float64)
         if past.person >= 0:
@@ -77,6 +90,18 @@ class Ease(Scored):
         found = np.zeros(self._n_items)
         found[place >= 0] = scores
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solved:
+    """EASE as of an instant."""
+
+    n_events: int
+    """How many first events it is made of; -1 for nothing that was solved."""
+    place: np.ndarray
+    """Place of each item among those it speaks of, -1 for others. Shape ``(n_items,)``."""
+    inverse: np.ndarray
+    """P. Shape ``(n_places, n_places)``, float32."""
 
 
 def _places(place: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ of what the features mean.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from genrec.catalog import Catalog
 from genrec.events import Context
-from genrec.priors.base import Prior, instant, known_rows
+from genrec.priors.base import Prior, State, instant, known_rows
 from genrec.sources.times import is_zone
 
 if TYPE_CHECKING:
@@ -178,17 +178,31 @@ class Past:
     """Whether what others did after `now` counts."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Which items came shortly before or after which, in the events of one person.
+    """Which items came shortly before or after which, in the events of one person, by item. Arrays ``(n_pairs,)``."""
 
-    Args:
-        log: The events.
-        n_items: How many items there are.
-        reach: How many events apart still counts.
-        together: Whether events of one moment count.
-    """
+    first: np.ndarray
+    """Where each item's pairs begin, and the end of all. Shape ``(n_items + 1,)``."""
+    other: np.ndarray
+    """Row of what came before or after."""
+    gap: np.ndarray
+    """How many events after the item, below 0 for before."""
+    when: np.ndarray
+    """Instant of the later one."""
+    whose: np.ndarray
+    """Number of the person."""
 
-    def __init__(self, log: Events, n_items: int, *, reach: int, together: bool = True) -> None:
+    @classmethod
+    def of(cls, log: Events, n_items: int, *, reach: int, together: bool = True) -> Pairs:
+        """Find the pairs.
+
+        Args:
+            log: The events.
+            n_items: How many items there are.
+            reach: How many events apart still counts.
+            together: Whether events of one moment count.
+        """
         source, other, gap, when, whose = [], [], [], [], []
         for n in range(1, reach + 1):
             same = log.user[n:] == log.user[:-n]
@@ -203,17 +217,34 @@ class Pairs:
                 whose.append(log.user[n:][same].astype(np.int32))
         sources = np.concatenate(source)
         order = np.argsort(sources, kind="stable")
-        self._first = np.searchsorted(sources[order], np.arange(n_items + 1))
-        self._other, self._gap = np.concatenate(other)[order], np.concatenate(gap)[order]
-        self._when, self._whose = np.concatenate(when)[order], np.concatenate(whose)[order]
+        return cls(
+            first=np.searchsorted(sources[order], np.arange(n_items + 1)),
+            other=np.concatenate(other)[order],
+            gap=np.concatenate(gap)[order],
+            when=np.concatenate(when)[order],
+            whose=np.concatenate(whose)[order],
+        )
 
-    def of(self, row: int, past: Past) -> tuple[np.ndarray, np.ndarray]:
+    def near(self, row: int, past: Past) -> tuple[np.ndarray, np.ndarray]:
         """What others took near an item, and how many events after it, below 0 for before. Both ``(n_pairs,)``."""
-        here = slice(int(self._first[row]), int(self._first[row + 1]))
-        counts = self._whose[here] != past.person
+        here = slice(int(self.first[row]), int(self.first[row + 1]))
+        counts = self.whose[here] != past.person
         if not past.later:
-            counts &= self._when[here] < past.now
-        return self._other[here][counts], self._gap[here][counts]
+            counts &= self.when[here] < past.now
+        return self.other[here][counts], self.gap[here][counts]
+
+
+Part = TypeVar("Part")
+
+
+def packed(name: str, part: Any) -> State:
+    """The fields of a dataclass as a part of a state."""
+    return {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
+
+
+def unpacked(name: str, kind: type[Part], state: State) -> Part:
+    """The dataclass that `packed` took apart."""
+    return kind(**{field.name: state[f"{name}.{field.name}"] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 @dataclass(kw_only=True)
@@ -229,11 +260,17 @@ class LogLinear(Prior):
     def __post_init__(self) -> None:
         self.weights = self.START.copy()
         """Weights of the features, a row for each of the `_gates`. Shape ``(n_gates, n_features)``."""
-        self._read(Catalog(), ())
+        self._begin(Catalog(), Events.read(Catalog(), ()))
 
     @abstractmethod
     def _learn(self) -> None:
-        """Count what `_features` needs from `self._log`."""
+        """Count what `_features` needs from `self._log`; what takes long as a `_part`."""
+
+    def _part(self, name: str, kind: type[Part], make: Callable[[], Part]) -> Part:
+        """A dataclass of arrays that is kept in the state: as it was kept, or made."""
+        part = unpacked(name, kind, self._kept) if self._kept else make()
+        self._parts[name] = part
+        return part
 
     @abstractmethod
     def _features(self, past: Past) -> np.ndarray:
@@ -245,8 +282,20 @@ class LogLinear(Prior):
 
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Count, then weigh; see `Prior.fit`."""
-        self._read(catalog, events)
+        self._begin(catalog, Events.read(catalog, events))
         self.weights = fitted_weights(self._choices(), self.START)
+
+    def state(self) -> State | None:
+        """The weights, the events and the parts; see `Prior.state`."""
+        found = {"weights": self.weights, **packed("log", self._log)}
+        for name, part in self._parts.items():
+            found.update(packed(name, part))
+        return found
+
+    def restore(self, catalog: Catalog, state: State) -> None:
+        """Take all of it back; see `Prior.restore`."""
+        self._begin(catalog, unpacked("log", Events, state), state)
+        self.weights = state["weights"]
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""
@@ -259,9 +308,11 @@ class LogLinear(Prior):
     def _log_mass(self, past: Past) -> np.ndarray:
         return normalised(self._gates(past) @ self.weights @ self._features(past))
 
-    def _read(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
-        self._catalog, self._n_items, self._log = catalog, len(catalog), Events.read(catalog, events)
+    def _begin(self, catalog: Catalog, log: Events, kept: State | None = None) -> None:
+        self._catalog, self._n_items, self._log = catalog, len(catalog), log
+        self._kept, self._parts = kept or {}, dict[str, Any]()
         self._learn()
+        self._kept = {}
 
     def _past(self, history: History, now: Context, *, later: bool) -> Past:
         row, moments = self._catalog.row, history.moments

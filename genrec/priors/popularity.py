@@ -20,7 +20,7 @@ import pyarrow as pa
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context
-from genrec.priors.base import Prior, instant, known_rows
+from genrec.priors.base import Prior, State, instant, known_rows
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -49,15 +49,29 @@ class Popularity(Prior):
 
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Remember when each item was taken; see `Prior.fit`."""
-        instants, rows = [np.empty(0, "datetime64[us]")], [np.empty(0, np.int32)]
+        self.restore(catalog, {"at": np.empty(0, "datetime64[us]"), "rows": np.empty(0, np.int32)})
+        self.grow(events)
+
+    def state(self) -> State:
+        """The events; see `Prior.state`."""
+        return {"at": self._at, "rows": self._rows}
+
+    def restore(self, catalog: Catalog, state: State) -> None:
+        """Take the events back; see `Prior.restore`."""
+        self._catalog, self._at, self._rows = catalog, state["at"], state["rows"]
+        self._counted = _Counted(n_events=0, counts=np.empty(0, np.int64), log=np.empty(0))
+
+    def grow(self, events: Iterable[pa.RecordBatch]) -> bool:
+        """Put more events among those there are; see `Prior.grow`."""
+        instants, rows = [self._at], [self._rows]
         for batch in events:
-            row = known_rows(catalog, batch)
+            row = known_rows(self._catalog, batch)
             rows.append(row[row >= 0])
             instants.append(batch["at"].cast(pa.timestamp("us")).to_numpy()[row >= 0])
         at = np.concatenate(instants)
         order = np.argsort(at, kind="stable")
-        self._at, self._rows, self._catalog = at[order], np.concatenate(rows)[order], catalog
-        self._counted = _Counted(n_events=0, counts=np.empty(0, np.int64), log=np.empty(0))
+        self._at, self._rows = at[order], np.concatenate(rows)[order]
+        return True
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
         """Log-probability of each item as the person's next one; see `Prior.log_mass`."""

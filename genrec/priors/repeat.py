@@ -59,7 +59,7 @@ class Repeat(LogLinear):
 
     def _learn(self) -> None:
         self._popular = Popular(self._log, self._n_items)
-        self._pairs = Pairs(self._log, self._n_items, reach=1, together=False)
+        self._pairs = self._part("pairs", Pairs, lambda: Pairs.of(self._log, self._n_items, reach=1, together=False))
 
     def _features(self, past: Past) -> np.ndarray:
         """Features of every item, `FEATURES`. Shape ``(n_features, n_items)``, float64."""
@@ -85,7 +85,7 @@ class Repeat(LogLinear):
         if self.clock:
             found[_NUMBER["last_gap"], last] = np.log1p(_hours(past.now - at[-1]))
         found[_NUMBER["popular_had"], had] = found[_NUMBER["popular"], had]
-        other, gap = self._pairs.of(int(rows[-1]), past)
+        other, gap = self._pairs.near(int(rows[-1]), past)
         after = np.bincount(other[gap == 1], minlength=n)
         found[_NUMBER["next"]] = np.log1p(after / ((after.sum() + _SHRINK) * _LEAST))
         found[_NUMBER["next_had"], had] = found[_NUMBER["next"], had]

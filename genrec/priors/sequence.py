@@ -75,8 +75,8 @@ class Sequence(LogLinear):
     def _learn(self) -> None:
         """Remember which events came when, and which came close to which."""
         self._popular = Popular(self._log, self._n_items)
-        self._pairs = Pairs(self._log, self._n_items, reach=REACH)
-        self._words = Words(self._catalog.titles)
+        self._pairs = self._part("pairs", Pairs, lambda: Pairs.of(self._log, self._n_items, reach=REACH))
+        self._words = self._part("words", Words, lambda: Words.of(self._catalog.titles))
 
     def _gates(self, past: Past) -> np.ndarray:
         """The weights that always count, and those that count within a visit."""
@@ -99,7 +99,7 @@ class Sequence(LogLinear):
                 alike_last += likeness
             if row >= n:  # added since
                 continue
-            other, gap = self._pairs.of(row, past)
+            other, gap = self._pairs.near(row, past)
             for feature, chosen in (
                 (transitions, gap == 1),
                 (near, (gap == -1) | (gap == 2)),

@@ -16,6 +16,7 @@ import numpy as np
 from genrec.errors import ConfigError
 from genrec.models import model_folder
 from genrec.packaged import cache_folder
+from genrec.priors.base import State
 from genrec.priors.loglinear import Past
 from genrec.priors.scored import Scored
 from genrec.vectors import Embedder, TextVectors
@@ -47,7 +48,11 @@ class Text(Scored):
             vectors = TextVectors.of(titles, embedder, cache=cache_folder() / "vectors").values
             self._like: Callable[[int], np.ndarray] = lambda row: vectors @ vectors[row]
         else:
-            self._like = Words(titles).like
+            self._like = self._part("words", Words, lambda: Words.of(titles)).like
+
+    def state(self) -> State | None:
+        """As for the others, but nothing with an embedding model, which may change in its folder."""
+        return None if self.embedding else super().state()
 
     def _scores(self, past: Past) -> np.ndarray:
         """Mean likeness to the last items, the latest most. Shape ``(n_items,)``, float64."""
@@ -59,27 +64,48 @@ class Text(Scored):
         return scores
 
 
+@dataclass(frozen=True, kw_only=True)
 class Words:
     """Which titles have which words, for their likeness: cosines of TF-IDF vectors."""
 
-    def __init__(self, titles: list[str]) -> None:
-        words = [set(re.findall(r"\w+", title.lower())) for title in titles]
-        self._numbers: dict[str, int] = {}
-        number = [[self._numbers.setdefault(word, len(self._numbers)) for word in sorted(some)] for some in words]
-        self._of = [np.array(some, np.int64) for some in number]
-        flat = np.concatenate([np.empty(0, np.int64), *self._of])
-        row = np.repeat(np.arange(len(titles)), [len(some) for some in number])
-        order = np.argsort(flat, kind="stable")
-        self._rows = row[order]
-        self._first = np.searchsorted(flat[order], np.arange(len(self._numbers) + 1))
-        self._idf = np.log(max(len(titles), 1) / np.maximum(np.diff(self._first), 1))
-        self._norm = np.sqrt(np.bincount(row, self._idf[flat] ** 2, minlength=len(titles))) + 1e-6
+    words: np.ndarray
+    """Numbers of the words of each title, end to end."""
+    begin: np.ndarray
+    """Where each title's begin in `words`, and the end of all. Shape ``(n_items + 1,)``."""
+    rows: np.ndarray
+    """Rows of the titles with each word, end to end."""
+    first: np.ndarray
+    """Where each word's begin in `rows`, and the end of all. Shape ``(n_words + 1,)``."""
+    idf: np.ndarray
+    """How much each word says. Shape ``(n_words,)``."""
+    norm: np.ndarray
+    """Length of each title's vector. Shape ``(n_items,)``."""
+
+    @classmethod
+    def of(cls, titles: list[str]) -> Words:
+        """Read titles."""
+        numbers: dict[str, int] = {}
+        found = [sorted(set(re.findall(r"\w+", title.lower()))) for title in titles]
+        words = np.array([numbers.setdefault(word, len(numbers)) for some in found for word in some], np.int64)
+        sizes = np.array([len(some) for some in found], np.int64)
+        row = np.repeat(np.arange(len(titles)), sizes)
+        order = np.argsort(words, kind="stable")
+        first = np.searchsorted(words[order], np.arange(len(numbers) + 1))
+        idf = np.log(max(len(titles), 1) / np.maximum(np.diff(first), 1))
+        return cls(
+            words=words,
+            begin=np.concatenate([[0], np.cumsum(sizes)]),
+            rows=row[order],
+            first=first,
+            idf=idf,
+            norm=np.sqrt(np.bincount(row, idf[words] ** 2, minlength=len(titles))) + 1e-6,
+        )
 
     def like(self, row: int) -> np.ndarray:
-        """Cosine of one title with each. Shape ``(n_items,)``, float64."""
-        likeness = np.zeros(len(self._norm))
-        for word in self._of[row].tolist() if row < len(self._of) else ():
-            likeness[self._rows[self._first[word] : self._first[word + 1]]] += self._idf[word] ** 2
-        if row < len(self._of):
-            likeness /= self._norm * self._norm[row]
+        """Cosine of one title with each; of one that was not read, 0. Shape ``(n_items,)``, float64."""
+        likeness = np.zeros(len(self.norm))
+        if row < len(self.norm):
+            for word in self.words[self.begin[row] : self.begin[row + 1]].tolist():
+                likeness[self.rows[self.first[word] : self.first[word + 1]]] += self.idf[word] ** 2
+            likeness /= self.norm * self.norm[row]
         return likeness

@@ -6,7 +6,7 @@ others. What `append`, `put`, `add_items`, `retire`, `save_texts` and `forget` d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -42,6 +42,21 @@ class Forgotten:
     """1 if the person had a row of their own, else 0."""
     n_edges: int
     """Relations from and to the person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What the current events come to at one moment: where two marks are equal, so are the events behind them."""
+
+    n_events: int
+    last: int
+    """Number of the event that came last, counted as they come; 0 where there is none."""
+    numbers: int
+    """Sum of all their numbers."""
+    content: int
+    """Sum of the hashes of all their contents."""
+    last_at: int
+    """Latest instant, microseconds since 1970 in UTC; 0 where there is none."""
 
 
 class Store:
@@ -232,10 +247,63 @@ class Store:
         Raises:
             DataError: If `before` has no time zone.
         """
-        query = self._select("events").where(CURRENT).order_by(events.c.at, events.c.seq)
-        if before is not None:
-            query = query.where(events.c.at < _microseconds(before))
-        return self._stream("events", query)
+        return self._stream("events", self._current(self._select("events"), before).order_by(events.c.at, events.c.seq))
+
+    def marked_events(
+        self, *, before: datetime | None = None, since: Mark | None = None
+    ) -> tuple[Mark, Generator[pa.RecordBatch, None, None]]:
+        """The mark of all events, and the events as `events` has them, in one consistent view; to be read or closed.
+
+        Args:
+            before: As for `events`; holds for the mark as well.
+            since: Only events that came after the log had this mark, whatever their instants.
+
+        Raises:
+            DataError: If `before` has no time zone.
+        """
+        query = self._current(self._select("events"), before).order_by(events.c.at, events.c.seq)
+        if since is not None:
+            query = query.where(events.c.seq > since.last)
+
+        def read() -> Generator[Any, None, None]:
+            with self._engine.connect() as connection:
+                if connection.dialect.name == "postgresql":  # SQLite's transactions see one view anyhow
+                    connection = connection.execution_options(isolation_level="REPEATABLE READ")
+                yield self._mark(connection, before)
+                yield from self._batches(connection, "events", query)
+
+        reading = read()
+        return next(reading), reading
+
+    def mark(self, *, before: datetime | None = None, until: Mark | None = None) -> Mark:
+        """What the events come to, at a few hundredths of what reading them takes.
+
+        Args:
+            before: As for `events`.
+            until: Only events that came before the log had this mark: it is the mark again while none of them was
+                deleted or corrected, and none has slipped in among them.
+
+        Raises:
+            DataError: If `before` has no time zone.
+        """
+        with self._engine.begin() as connection:
+            return self._mark(connection, before, until)
+
+    def _mark(self, connection: Connection, before: datetime | None, until: Mark | None = None) -> Mark:
+        seq = events.c.seq
+        # Halves, because the sum of whole hashes is more than a database's integers hold.
+        halves = text("sum(content >> 32)"), text("sum(content & 4294967295)")
+        sums = select(func.count(), func.max(seq), func.sum(seq), *halves, func.max(events.c.at))
+        query = self._current(sums, before)
+        if until is not None:
+            query = query.where(seq <= until.last)
+        n, last, numbers, high, low, last_at = (int(value or 0) for value in connection.execute(query).one())
+        return Mark(n_events=n, last=last, numbers=numbers, content=(high << 32) + low, last_at=last_at)
+
+    @staticmethod
+    def _current(query: Any, before: datetime | None) -> Any:
+        query = query.where(CURRENT)
+        return query if before is None else query.where(events.c.at < _microseconds(before))
 
     def items(self) -> Iterator[pa.RecordBatch]:
         """Stream the items in the order they first came, as ``SCHEMAS["items"]``."""
@@ -255,17 +323,21 @@ class Store:
         return select(*(table.c[name] for name in SCHEMAS[kind].names))
 
     def _stream(self, kind: Kind, query: Select[Any]) -> Iterator[pa.RecordBatch]:
-        schema = SCHEMAS[kind]
         with self._engine.connect() as connection:
-            found = connection.execution_options(yield_per=_BATCH).execute(query)
-            for rows in found.partitions():
-                columns = (
-                    pa.array(values, pa.int64()).cast(field.type)
-                    if pa.types.is_timestamp(field.type)
-                    else pa.array(values, field.type)
-                    for values, field in zip(zip(*rows, strict=True), schema, strict=True)
-                )
-                yield pa.RecordBatch.from_arrays(list(columns), schema=schema)
+            yield from self._batches(connection, kind, query)
+
+    @staticmethod
+    def _batches(connection: Connection, kind: Kind, query: Select[Any]) -> Iterator[pa.RecordBatch]:
+        schema = SCHEMAS[kind]
+        found = connection.execution_options(yield_per=_BATCH).execute(query)
+        for rows in found.partitions():
+            columns = (
+                pa.array(values, pa.int64()).cast(field.type)
+                if pa.types.is_timestamp(field.type)
+                else pa.array(values, field.type)
+                for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+            )
+            yield pa.RecordBatch.from_arrays(list(columns), schema=schema)
 
     def user(self, user_id: str) -> User | None:
         """What is stored about a person; None for one known by events alone, or not at all."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
@@ -17,6 +18,7 @@ from genrec.history import History, moments
 from genrec.plugins import Registry
 from genrec.priors.base import Prior
 from genrec.priors.blend import Blend
+from genrec.priors.saved import load, save
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 TITLES = ("red wool socks", "green wool socks", "hammer", "nails", "tea", "cup")
@@ -72,9 +74,15 @@ def everyday(n_people: int = 40, n: int = 6) -> list[Taken]:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def learned(request: pytest.FixtureRequest) -> Prior:
+def each(request: pytest.FixtureRequest) -> str:
+    """The name of each prior."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def learned(each: str) -> Prior:
     """Each prior, fitted once to everyday people, its weights too."""
-    return fitted(request.param, everyday())
+    return fitted(each, everyday())
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -142,6 +150,54 @@ def test_held_out_nothing_counts_that_the_person_did_later(name: str, taken: lis
         fitted(name, without_later, n_fit=0).log_mass_held_out(*asked),
         atol=1e-5,
     )
+
+
+@given(user=USERS, day=st.integers(0, 20), held_out=st.booleans(), taken=TAKEN)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_was_kept_and_is_mapped_again_says_the_very_same(
+    learned: Prior, kept: Prior, user: str, day: int, held_out: bool, taken: list[Taken]
+) -> None:
+    for name in (user, "u3"):  # one without events, and one with
+        asked = history([(name, item, at) for _, item, at in taken], name, day), Context(time_zone="Asia/Tokyo")
+        one, other = ((p.log_mass_held_out if held_out else p.log_mass)(*asked) for p in (learned, kept))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_knows_nothing_can_be_kept(name: str, tmp_path: Path) -> None:
+    catalog = catalogue()
+    kept = again(fitted(name, [], catalog), made(name), catalog, tmp_path)
+    np.testing.assert_allclose(np.exp(kept.log_mass(history([], "nobody", 1), Context())), 1 / len(TITLES))
+
+
+def again(prior: Prior, other: Prior, catalog: Catalog, folder: Path) -> Prior:
+    """Another one that became what a prior is, by way of the disk."""
+    state = prior.state()
+    assert state is not None
+    save(state, folder / "kept")
+    other.restore(catalog, load(folder / "kept"))
+    return other
+
+
+@pytest.fixture(scope="module")
+def kept(each: str, learned: Prior, tmp_path_factory: pytest.TempPathFactory) -> Prior:
+    """What `learned` becomes by way of the disk."""
+    return again(learned, made(each), catalogue(), tmp_path_factory.mktemp("kept"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=15, deadline=None)
+@given(taken=TAKEN, day=st.integers(0, 20))
+def test_growing_makes_what_fitting_to_everything_makes(name: str, taken: list[Taken], day: int) -> None:
+    catalog = catalogue()
+    grown = fitted(name, [one for one in taken if one[2] < day], catalog, n_fit=0)
+    did = grown.grow([batch("events", [event(one) for one in taken if one[2] >= day])])
+    assert did == (name == "popularity")
+    if did:
+        everything = fitted(name, taken, catalog)
+        for at in (day, 99):
+            asked = history(taken, "ann", at), Context()
+            np.testing.assert_array_equal(grown.log_mass(*asked), everything.log_mass(*asked))
 
 
 @pytest.mark.parametrize("name", SINGLE)

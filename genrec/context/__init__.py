@@ -95,7 +95,7 @@ class Words:
             "holiday": holiday(at, self.country),
             "since": since(at, before.at if before else None),
             "place": place(context),
-            "kind": been.kind(context, here),
+            "kind": been.kind(here),
             "usual": been.usual_place(here),
             "bearing": been.bearing(here),
             "distance": distance(here.position, been.before),

@@ -25,7 +25,8 @@ CELL = 10
 place: what lies within 50 m of where it was first seen belongs to it, and nothing beyond 350 m does."""
 MIN_DAYS = 5
 """Evidence: on so many different days somebody was at a usual place; at home in so many nights and on so many days of
-weekends, at work on so many working days, each time on more than half of all such days there is anything from."""
+weekends, more than half of those that there is anything from; at work in the working hours of so many days, more than
+half as well, and in no more than half of the nights and days of weekends."""
 LOOK_BACK_DAYS = 90
 """Older moments are no evidence."""
 DIRECTIONS = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest")
@@ -109,9 +110,9 @@ class Whereabouts:
         often = self._often["any"]
         if here.place is None:
             return ""
-        if here.place == (home := self._home()):
+        if here.place == self._home():
             return "at home"
-        if here.place == self._work(home):
+        if here.place == self._work():
             return "at work"
         if here.place in often:
             return "at a usual place"
@@ -123,7 +124,7 @@ class Whereabouts:
             return ""
         there, name = self._home(), "home"
         if there is None:
-            there, name = self._work(None), "work"
+            there, name = self._work(), "work"
         if there is None:
             return ""
         if here.place == there:
@@ -132,25 +133,33 @@ class Whereabouts:
         km = rounded(kilometres(*a, *b))
         return f"{km} km {_direction(a, b)} of {name}" if km else f"near {name}"
 
-    def kind(self, context: Context, here: Here) -> str:
-        """The category of most that the person chose here before; only of a place that has no name."""
-        if here.place not in self._kinds or place(context):
+    def kind(self, here: Here) -> str:
+        """The category of most that the person chose here before.
+
+        Where that is unknown but known of other places it is ``some place``: nothing would be read as the same as before.
+        """
+        if here.place is None or not self._kinds:
             return ""
-        [(kind, n)] = self._kinds[here.place].most_common(1)
-        return clean(kind, max_chars=40) if 2 * n > self._n_kinds[here.place] else ""
+        for kind, n in self._kinds.get(here.place, Counter()).most_common(1):
+            if 2 * n > self._n_kinds[here.place]:
+                return clean(kind, max_chars=40)
+        return "some place"
 
     def _home(self) -> int | None:
-        weekends = self._mostly("weekend")
-        return next((one for one in self._mostly("night") if one in weekends), None)
+        weekend = self._often["weekend"]
+        return self._best("night", [one for one in weekend if self._mostly("weekend", one)])
 
-    def _work(self, home: int | None) -> int | None:
-        return next((one for one in self._mostly("work") if one != home), None)
+    def _work(self) -> int | None:
+        often = self._often["work"]
+        return self._best("work", [o for o in often if not self._mostly("night", o) and not self._mostly("weekend", o)])
 
-    def _mostly(self, span: _Span) -> list[int]:
-        """Cells with enough days of a span and more than half of them, most days first."""
-        days = self._days[span]
-        found = [one for one in self._often[span] if isinstance(one, int) and 2 * days[one] > days[_ANYWHERE]]
-        return sorted(found, key=lambda one: -days[one])
+    def _best(self, span: _Span, among: Iterable[Place]) -> int | None:
+        """The cell with most days of a span, if they are enough and more than half of them."""
+        found = [o for o in among if isinstance(o, int) and o in self._often[span] and self._mostly(span, o)]
+        return max(found, key=self._days[span].__getitem__, default=None)
+
+    def _mostly(self, span: _Span, one: Place) -> bool:
+        return 2 * self._days[span][one] > self._days[span][_ANYWHERE]
 
     def _anchor(self, position: Point) -> int:
         cell = _cell(position)

@@ -99,6 +99,17 @@ def test_below_the_evidence_nothing_is_said() -> None:
     assert told([visit(day, 11, WORK) for day in range(MIN_DAYS)], then)["bearing"] == "5 km south of work"
 
 
+def test_who_works_at_night_or_at_home_is_not_told_to_be_at_work_at_home() -> None:
+    days = [visit(day, 11, HOME) for day in range(14)]
+    assert told(days, visit(14, 11, HOME))["usual"] == "at a usual place", "at weekends as well"
+    at_work = [visit(day, 23, WORK) for day in range(14) if day % 7 < 5]
+    asleep = sorted([*days, *at_work], key=lambda one: one.at)
+    assert [told(asleep, visit(14, 11, where))["usual"] for where in (HOME, WORK)] == ["at a usual place"] * 2
+    at_home = sorted([*days[:5], *(visit(day, 23, HOME) for day in range(5))], key=lambda one: one.at)
+    assert told(at_home, visit(5, 11, HOME))["usual"] == "at a usual place", "at night as well"
+    assert told(days[:5], visit(5, 11, HOME))["usual"] == "at work"
+
+
 def test_who_moves_has_a_new_home_and_the_old_one_is_forgotten() -> None:
     new = away(30, 180)
     moved = [*weeks(6), *weeks(20, 42, new)]
@@ -111,7 +122,7 @@ def test_who_moves_has_a_new_home_and_the_old_one_is_forgotten() -> None:
 def test_hours_are_those_of_the_clock_there() -> None:
     nights_in_tokyo = [visit(day, 14, HOME) for day in range(21)]
     then = visit(21, 12, HOME)
-    assert told(nights_in_tokyo, then)["usual"] == "at work"
+    assert told(nights_in_tokyo, then)["usual"] == "at a usual place"
     assert told(nights_in_tokyo, then, replace(WORDS, time_zone="Asia/Tokyo"))["usual"] == "at home"
 
 
@@ -155,14 +166,13 @@ def kinds(*visits: Moment) -> list[str]:
     return [words["kind"] for words in WORDS.each(visits, SORTS.get)]
 
 
-def test_a_place_without_a_name_is_told_by_what_the_person_chose_there() -> None:
+def test_a_place_is_told_by_what_the_person_chose_there() -> None:
     cafe = [visit(0, 9, GYM, "espresso"), visit(1, 9, GYM, "book", "latte"), visit(2, 9, GYM, "pen")]
     assert kinds(*cafe, visit(3, 9, GYM)) == ["", "coffee", "coffee", "coffee"]
-    assert kinds(*cafe, visit(3, 9, HOME))[-1] == "", "it is another place"
+    assert kinds(*cafe, visit(3, 9, HOME))[-1] == "some place", "or it would be taken for coffee as before"
     half = [visit(0, 9, GYM, "espresso"), visit(1, 9, GYM, "book")]
-    assert kinds(*half, visit(2, 9, GYM))[-1] == "", "half is not most"
-    named = replace(visit(2, 9, GYM), context=Context(place="Blue Bean", latitude=GYM[0], longitude=GYM[1]))
-    assert kinds(*cafe, named)[-1] == ""
+    assert kinds(*half, visit(2, 9, GYM))[-1] == "some place", "half is not most"
+    assert kinds(visit(0, 9, GYM, "pen"), visit(1, 9, HOME)) == ["", ""], "nobody knows a category"
 
 
 # ---- from the past alone

@@ -143,11 +143,11 @@ def command(
         if out is not None:
             _write_parquet(out, answers, n_total=len(queries))
         else:
-            for position, answer in enumerate(answers):
+            for number, answer in enumerate(answers):
                 if as_json:
                     click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
                 else:
-                    click.echo(("\n" if position else "") + as_text(answer))
+                    click.echo(("\n" if number else "") + as_text(answer))
                 for note in () if as_json else answer.notes:
                     click.echo(f"note: {plain(note)}", err=True)
         for note in opened.notes:

@@ -86,8 +86,7 @@ class Words:
                 been.add(before.context, self._local(before))
         context, at = moment.context, self._local(moment)
         here = been.find(context, at)
-        is_placed = context.latitude is not None and context.longitude is not None
-        latitude = (here.position[0] if here.position else None) if is_placed else context.latitude
+        latitude = context.latitude if context.longitude is None else here.position[0] if here.position else None
         words = {
             "weekday": weekday(at),
             "part_of_day": part_of_day(at),

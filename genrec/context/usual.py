@@ -27,6 +27,9 @@ MIN_DAYS = 5
 """Evidence: on so many different days somebody was at a usual place; at home in so many nights and on so many days of
 weekends, more than half of those that there is anything from; at work in the working hours of so many days, more than
 half as well, and in no more than half of the nights and days of weekends."""
+NIGHT, WORKING_HOURS = (22, 6), (9, 17)
+"""Hours from and to, on the clock there. A night belongs to its evening; working hours are those of Monday to Friday,
+and Saturday and Sunday are the weekend."""
 LOOK_BACK_DAYS = 90
 """Older moments are no evidence."""
 DIRECTIONS = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest")
@@ -50,7 +53,7 @@ class Whereabouts:
 
     def __init__(self, *, usual: bool = True) -> None:
         self.usual = usual  # without it, only positions are followed
-        self.before: Point | None = None  # of the moment before
+        self.before: Point | None = None  # where the moment before was, if that can be believed
         self._last: tuple[Point, float] | None = None  # the last position that can be believed, and when
         self._anchors: dict[int, int] = {}
         self._named: dict[str, Place] = {}
@@ -136,7 +139,7 @@ class Whereabouts:
     def kind(self, here: Here) -> str:
         """The category of most that the person chose here before.
 
-        Where that is unknown but known of other places it is ``some place``: nothing would be read as the same as before.
+        Where that is unknown, and known of other places, it is ``some place``: nothing would be read as: as before.
         """
         if here.place is None or not self._kinds:
             return ""
@@ -191,14 +194,14 @@ _ANYWHERE = ""  # no place: a name is never empty
 
 
 def _spans(at: datetime) -> list[tuple[_Span, int]]:
-    """Of what an instant is evidence, each with its day; a night from 22 to 6 belongs to the evening."""
+    """Of what an instant is evidence, each with its day."""
     day = at.toordinal()
     spans: list[tuple[_Span, int]] = [("any", day)]
-    if at.hour >= 22 or at.hour < 6:
-        spans.append(("night", (at - timedelta(hours=6)).toordinal()))
+    if at.hour >= NIGHT[0] or at.hour < NIGHT[1]:
+        spans.append(("night", (at - timedelta(hours=NIGHT[1])).toordinal()))
     if at.weekday() >= 5:
         spans.append(("weekend", day))
-    elif 9 <= at.hour < 17:
+    elif WORKING_HOURS[0] <= at.hour < WORKING_HOURS[1]:
         spans.append(("work", day))
     return spans
 

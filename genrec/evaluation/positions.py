@@ -160,7 +160,8 @@ def _kilometres(
     latitude: np.ndarray, longitude: np.ndarray, to_latitude: np.ndarray, to_longitude: np.ndarray
 ) -> np.ndarray:
     """As `genrec.context.place.kilometres`, on columns."""
-    a, b, across = np.radians(latitude), np.radians(to_latitude), np.radians(to_longitude - longitude)
-    half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(across / 2) ** 2
-    km: np.ndarray = 2 * _EARTH_KM * np.arcsin(np.sqrt(np.minimum(1.0, half)))
+    with np.errstate(invalid="ignore"):  # a plugin's infinite latitude, which the store refuses
+        a, b, across = np.radians(latitude), np.radians(to_latitude), np.radians(to_longitude - longitude)
+        half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(across / 2) ** 2
+        km: np.ndarray = 2 * _EARTH_KM * np.arcsin(np.sqrt(np.minimum(1.0, half)))
     return km

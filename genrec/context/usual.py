@@ -153,8 +153,12 @@ class Whereabouts:
         return self._best("night", [one for one in weekend if self._mostly("weekend", one)])
 
     def _work(self) -> int | None:
-        often = self._often["work"]
-        return self._best("work", [o for o in often if not self._mostly("night", o) and not self._mostly("weekend", o)])
+        return self._best("work", [one for one in self._often["work"] if not self._is_lived_at(one)])
+
+    def _is_lived_at(self, one: Place) -> bool:
+        """Whether most nights or weekends are spent there; one Saturday in the office says nothing."""
+        spans: tuple[_Span, ...] = ("night", "weekend")
+        return any(self._days[span][one] > 1 and self._mostly(span, one) for span in spans)
 
     def _best(self, span: _Span, among: Iterable[Place]) -> int | None:
         """The cell with most days of a span, if they are enough and more than half of them."""

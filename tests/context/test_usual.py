@@ -108,6 +108,7 @@ def test_who_works_at_night_or_at_home_is_not_told_to_be_at_work_at_home() -> No
     at_home = sorted([*days[:5], *(visit(day, 23, HOME) for day in range(5))], key=lambda one: one.at)
     assert told(at_home, visit(5, 11, HOME))["usual"] == "at a usual place", "at night as well"
     assert told(days[:5], visit(5, 11, HOME))["usual"] == "at work"
+    assert told(days[:6], visit(6, 11, HOME))["usual"] == "at work", "one Saturday is no weekend"
 
 
 def test_who_moves_has_a_new_home_and_the_old_one_is_forgotten() -> None:

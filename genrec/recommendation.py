@@ -25,6 +25,9 @@ class Query:
     k: int = 10
     """How many items, at least 1."""
     place: str | None = None
+    """Where the person is, in words."""
+    position: tuple[float, float] | None = None
+    """Where the person is: latitude and longitude in degrees."""
     device: str | None = None
     exclude_seen: bool = False
     """Whether to leave out what the person already has."""
@@ -50,11 +53,13 @@ class Query:
                 "how near is near? A distance takes a place and a number of kilometres",
                 hint="Give both, e.g. --near 48.85,2.35 --within-km 5",
             )
-        if self.near is not None and not (abs(self.near[0]) <= 90 and abs(self.near[1]) <= 180):
-            raise ConfigError(
-                f"{self.near[0]:g},{self.near[1]:g} is no place on earth",
-                hint="The latitude comes first, -90 to 90 degrees north, then the longitude, -180 to 180 degrees east.",
-            )
+        for there in (self.near, self.position):
+            if there is not None and not (abs(there[0]) <= 90 and abs(there[1]) <= 180):
+                raise ConfigError(
+                    f"{there[0]:g},{there[1]:g} is no place on earth",
+                    hint="The latitude comes first, -90 to 90 degrees north, then the longitude, -180 to 180 degrees "
+                    "east.",
+                )
         if self.within_km is not None and not 0 < self.within_km < math.inf:
             raise ConfigError(f"a distance of {self.within_km:g} km; it must be above 0")
         if self.k < 1:

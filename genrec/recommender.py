@@ -167,6 +167,7 @@ class Recommender:
         at: datetime | str | None = None,
         k: int = 10,
         place: str | None = None,
+        position: tuple[float, float] | None = None,
         device: str | None = None,
         exclude_seen: bool = False,
         categories: Sequence[str] = (),
@@ -188,6 +189,7 @@ class Recommender:
             at=at,
             k=k,
             place=place,
+            position=position,
             device=device,
             exclude_seen=exclude_seen,
             categories=tuple(categories),
@@ -369,7 +371,8 @@ class Recommender:
         nothing_left = (live is not None and not live.any()) or (shortlist is not None and not len(shortlist))
         if nothing_left:
             notes.append(_nothing_left(query, n_items))
-        now = Context(time_zone=zone, place=query.place, device=query.device)
+        latitude, longitude = query.position or (None, None)
+        now = Context(time_zone=zone, place=query.place, latitude=latitude, longitude=longitude, device=query.device)
         draft = _Draft(
             query=query,
             show=show,

@@ -438,6 +438,24 @@ def test_fused_scoring_asks_for_a_prior(store: Store, catalog: Catalog, engine: 
         by_model(store, catalog, engine, scoring=Scoring(name="fused"))
 
 
+def test_the_position_of_now_is_told_from_where_the_person_has_been(
+    catalog: Catalog, engine: TransformersEngine, tmp_path: Path
+) -> None:
+    office, start = Context(latitude=40.75, longitude=-73.99, time_zone="America/New_York"), corner_shop.events()[0].at
+    worked = [
+        Event(user_id="dan", item_id="i-milk", at=start + timedelta(days=day), context=office) for day in range(5)
+    ]
+    template = load_template("places", [bundled_prompts()])
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.append([batch("events", worked)], source="work")
+        recommender = Recommender(store=store, catalog=catalog, engine=engine, template=template)
+        theirs = [Query(user_id="dan", at=LATER, position=there) for there in ((40.75, -73.99), (40.8, -73.99), None)]
+        at_work, north, unknown = recommender.prompts(theirs)
+    assert at_work.said["usual"] == "at work"
+    assert north.lines[-1].endswith("elsewhere, 5 km north of work, 5 km away |")
+    assert not {"usual", "bearing", "distance"} & {*unknown.said}
+
+
 def test_an_item_too_long_for_the_model_is_refused(store: Store, engine: TransformersEngine) -> None:
     long = Catalog.of([Item(item_id="long", title="🏪" * 40)])
     narrow = copy(engine)

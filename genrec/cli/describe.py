@@ -1,6 +1,6 @@
 """`genrec describe`: what the store holds, what is odd about it, and what of it would flatter an evaluation.
 
-Of each event three numbers (person, item, instant) are held in memory, beside the names of people, items and places;
+Of each event, person, item, instant and position are held in memory as numbers, beside the names of people and items;
 everything is computed on arrays.
 """
 
@@ -24,6 +24,8 @@ from genrec.engines.base import Engine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation.audit import Finding, audit, percent, sentences
 from genrec.evaluation.log import Log
+from genrec.evaluation.positions import Positions, Tally
+from genrec.evaluation.positions import sentences as of_positions
 from genrec.workspace import Workspace, open_workspace
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -73,6 +75,7 @@ class Description:
     """Items that events name and the catalogue does not have."""
     n_unknown_item_events: int
     """Events that name them."""
+    positions: Positions
     findings: Sequence[str] = field(default=())
     """What a person should know about the data, in words."""
     audit: Sequence[Finding] = field(default=())
@@ -151,7 +154,8 @@ def describe(
         listed = zip(batch["user_id"].to_pylist(), batch["time_zone"].to_pylist(), strict=True)
         zones.update((user_id, zone) for user_id, zone in listed if zone)
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("action", "place", "device", "time_zone")}
-    log = Log.read(_tallied(events, counts), catalog, zones=zones, time_zone=time_zone)
+    tally = Tally()
+    log = Log.read(_tallied(tally.watch(events), counts), catalog, zones=zones, time_zone=time_zone)
     user, item, at = log.user, log.item, log.at_us
     n_users, n_items = len(log.users), log.n_items
     per_user = np.bincount(user) if len(log) else user
@@ -183,6 +187,7 @@ def describe(
         repeated=_repeated(user, item, at),
         n_unknown_items=len(log.item_ids) - n_items,
         n_unknown_item_events=int((~known).sum()),
+        positions=tally.count(log, zones),
         audit=audit(held_out, held_out.cases(N_CASES), catalog),
     )
     return replace(description, findings=tuple(_findings(description)))
@@ -236,6 +241,7 @@ def _findings(d: Description) -> Iterator[str]:
     assert d.last_at is not None
     if d.last_at - d.first_at < timedelta(days=60):
         yield "The events span less than two months: nothing can be said about seasons."
+    yield from of_positions(d.positions)
 
 
 def _lines(d: Description) -> Iterator[str]:
@@ -259,6 +265,8 @@ def _lines(d: Description) -> Iterator[str]:
         if n:
             top = ", ".join(f"{plain(text)} {count:,}" for text, count in list(named.items())[:4])
             yield f"{_n(n, name)}: {top}{' …' if n > 4 else ''}"
+    if d.positions.n:
+        yield f"{percent(d.positions.n / d.n_events)} of the events have a position"
     if d.findings:
         yield ""
         yield from (f"- {finding}" for finding in d.findings)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
+from genrec.evaluation.positions import odd
 from genrec.events import Kind
 from genrec.plugins import installed
 from genrec.sources.base import Problem, Source
@@ -64,12 +65,19 @@ class _Seen:
     """People that events name."""
     listed_ids: set[str] = field(default_factory=set)
     """Items with a row of their own."""
+    n_nowhere: int = 0
+    """Events at latitude 0 and longitude 0."""
+    n_turned_round: int = 0
+    """Events far from their time zone that would lie in it with latitude and longitude swapped."""
 
     def watch(self, kind: Kind, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if kind == "events":
                 self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
                 self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
+                n_nowhere, n_turned_round = odd(batch)
+                self.n_nowhere += n_nowhere
+                self.n_turned_round += n_turned_round
             elif kind == "items":
                 self.listed_ids.update(batch["item_id"].to_pylist())
             yield batch
@@ -159,7 +167,13 @@ def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems) -> dict[st
             for batch in seen.watch(kind, reader.read(kind, problems)):
                 advance(len(batch))
     unknown = sorted(seen.item_ids - seen.listed_ids) if seen.listed_ids else []
-    return {"n_rows": dict(seen.n_rows), "n_unlisted_items": len(unknown), "unlisted_items": unknown[:SHOWN]}
+    return {
+        "n_rows": dict(seen.n_rows),
+        "n_unlisted_items": len(unknown),
+        "unlisted_items": unknown[:SHOWN],
+        "n_nowhere": seen.n_nowhere,
+        "n_turned_round": seen.n_turned_round,
+    }
 
 
 def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, problems: _Problems) -> dict[str, Any]:
@@ -181,6 +195,8 @@ def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, prob
         "events": asdict(appended),
         "n_unknown_items": len(seen.item_ids - _ids(store.items(), "item_id")) if seen.item_ids else 0,
         "n_unknown_users": len(seen.user_ids - _ids(store.users(), "user_id")) if seen.user_ids else 0,
+        "n_nowhere": seen.n_nowhere,
+        "n_turned_round": seen.n_turned_round,
         "wall_s": round(wall_s, 3),
         "rows_per_s": round(sum(seen.n_rows.values()) / max(wall_s, 1e-9)),
         "peak_memory_mib": peak_memory_mib(),
@@ -264,6 +280,13 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
         click.echo(f"{_n(problems.n)} cannot be stored" + (f"; see {rejects}" if rejects else ":"))
         for line in problems.lines() if dry_run or not rejects else []:
             click.echo(line)
+    if n := result["n_nowhere"]:
+        click.echo(f"  {n:,} of the events are at latitude 0, longitude 0: taken for unknown, the position is not used")
+    if n := result["n_turned_round"]:
+        click.echo(
+            f"  {n:,} of the events lie far from their time zone, and in it with latitude and longitude swapped: "
+            "check --column latitude=… and longitude=…"
+        )
     if dry_run:
         if n := result["n_unlisted_items"]:
             named = ", ".join(repr(item_id) for item_id in result["unlisted_items"][:3])

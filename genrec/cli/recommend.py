@@ -50,6 +50,7 @@ class Place(click.ParamType[tuple[float, float]]):
 )
 @click.option("--at", metavar="TIME", help="The moment to recommend for, e.g. 2017-11-22T18:00. [default: now]")
 @click.option("--place", help="Where the person is, in words.")
+@click.option("--position", type=Place(), help="Where the person is, by latitude and longitude.")
 @click.option("--device", help="What the person uses, in words.")
 @click.option("-k", type=click.IntRange(1, 10_000), help="How many items. [default: 10, or genrec.toml's]")
 @click.option(
@@ -82,6 +83,7 @@ def command(
     users_file: Iterable[str] | None,
     at: str | None,
     place: str | None,
+    position: tuple[float, float] | None,
     device: str | None,
     k: int | None,
     exclude_seen: bool,
@@ -125,6 +127,7 @@ def command(
                 at=at,
                 k=opened.settings.k,
                 place=place,
+                position=position,
                 device=device,
                 exclude_seen=exclude_seen,
                 categories=categories,
@@ -140,11 +143,11 @@ def command(
         if out is not None:
             _write_parquet(out, answers, n_total=len(queries))
         else:
-            for position, answer in enumerate(answers):
+            for number, answer in enumerate(answers):
                 if as_json:
                     click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
                 else:
-                    click.echo(("\n" if position else "") + as_text(answer))
+                    click.echo(("\n" if number else "") + as_text(answer))
                 for note in () if as_json else answer.notes:
                     click.echo(f"note: {plain(note)}", err=True)
         for note in opened.notes:

@@ -6,21 +6,38 @@ what was known at its moment and never depends on "now". Knows nothing of items,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 from genrec.context.device import device, extra
 from genrec.context.place import distance, place
 from genrec.context.time import holiday, part_of_day, season, since, weekday
+from genrec.context.usual import Whereabouts
 from genrec.errors import DataError
 from genrec.history import Moment
 from genrec.sources.times import is_zone
 
-Feature = Literal["weekday", "part_of_day", "season", "holiday", "since", "place", "distance", "device", "extra"]
+Feature = Literal[
+    "weekday",
+    "part_of_day",
+    "season",
+    "holiday",
+    "since",
+    "place",
+    "kind",
+    "usual",
+    "bearing",
+    "distance",
+    "device",
+    "extra",
+]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 """All features, in the order in which their words are written."""
+USUAL: frozenset[Feature] = frozenset({"kind", "usual", "bearing"})
+"""Those that are told from all moments before; a template writes them only if it names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,30 +51,65 @@ class Words:
     country: str = ""
     """Whose public holidays and seasons count, two letters; empty for no holidays and northern seasons."""
 
-    def of(self, moment: Moment, before: Moment | None) -> dict[str, str]:
+    def each(
+        self, moments: Iterable[Moment], category: Callable[[str], str | None] = lambda item_id: None
+    ) -> Iterator[dict[str, str]]:
+        """The words of a person's moments, each told from those before it and never from a later one.
+
+        Args:
+            moments: Oldest first.
+            category: Of an item, by its id.
+
+        Raises:
+            DataError: If the time zone is unknown.
+        """
+        been, before = self._nowhere(), None
+        for moment in moments:
+            yield self.of(moment, before, been)
+            been.add(moment.context, self._local(moment), (category(item) or "" for item in moment.item_ids))
+            before = moment
+
+    def of(self, moment: Moment, before: Moment | None, been: Whereabouts | None = None) -> dict[str, str]:
         """The word of each feature that is switched on, in the order of `FEATURES`; empty where nothing is to say.
 
         Args:
             moment: What is to be described.
             before: The moment before, to count from; None where there was none.
+            been: Where the person has been, up to `before`; that alone when omitted.
 
         Raises:
             DataError: If the time zone is unknown.
         """
-        here = moment.context
-        at = moment.at.astimezone(clock(here.time_zone or self.time_zone))
+        if been is None:
+            been = self._nowhere()
+            if before is not None:
+                been.add(before.context, self._local(before))
+        context, at = moment.context, self._local(moment)
+        here = been.find(context, at)
+        latitude = context.latitude if context.longitude is None else here.position[0] if here.position else None
         words = {
             "weekday": weekday(at),
             "part_of_day": part_of_day(at),
-            "season": season(at, here.latitude, self.country),
+            "season": season(at, latitude, self.country),
             "holiday": holiday(at, self.country),
             "since": since(at, before.at if before else None),
-            "place": place(here),
-            "distance": distance(here, before.context if before else None),
-            "device": device(here),
-            "extra": extra(here),
+            "place": place(context),
+            "kind": been.kind(here),
+            "usual": been.usual_place(here),
+            "bearing": been.bearing(here),
+            "distance": distance(here.position, been.before),
+            "device": device(context),
+            "extra": extra(context),
         }
+        if "usual" in self.features and words["bearing"] == words["usual"]:
+            words["bearing"] = ""
         return {feature: words[feature] for feature in FEATURES if feature in self.features}
+
+    def _nowhere(self) -> Whereabouts:
+        return Whereabouts(usual=not USUAL.isdisjoint(self.features))
+
+    def _local(self, moment: Moment) -> datetime:
+        return moment.at.astimezone(clock(moment.context.time_zone or self.time_zone))
 
 
 def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:

@@ -1,4 +1,8 @@
-"""Where something happened, in words: the place's name, and how far it is from the place before."""
+"""Where something happened, in words: the place's name, and how far it is from the place before.
+
+Says, too, which coordinates are not to be believed. Knows one moment and the one before it; what places mean to a
+person is told by `genrec.context.usual`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,15 @@ from math import asin, cos, isfinite, radians, sin, sqrt
 from genrec.events import Context
 from genrec.text import clean
 
+Point = tuple[float, float]
+"""Degrees north and degrees east."""
+
 DISTANCES_KM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Round distances; what is nearer than half the first is the same place."""
+AIRLINER_KMH = 1000.0
+"""Nobody travels faster."""
+SLACK_KM = 50.0
+"""What somebody may seem to have moved in no time at all: clocks are coarse, and so are positions by mobile mast."""
 _EARTH_KM = 6371.0
 
 
@@ -17,15 +28,31 @@ def place(context: Context) -> str:
     return clean(context.place or "", max_chars=40)
 
 
-def distance(context: Context, before: Context | None) -> str:
+def point(context: Context) -> Point | None:
+    """Where that is; None where it is unknown, not on earth, or (0, 0), which stands for unknown in many sources."""
+    if context.latitude is None or context.longitude is None:
+        return None
+    there = context.latitude, context.longitude
+    on_earth = all(map(isfinite, there)) and abs(there[0]) <= 90 and abs(there[1]) <= 180
+    return there if on_earth and any(there) else None
+
+
+def distance(here: Point | None, there: Point | None) -> str:
     """How far it is from where the moment before was: ``nearby``, ``5 km away``; nothing where that is unknown."""
-    here, there = _point(context), _point(before) if before else None
     if here is None or there is None:
         return ""
     km = kilometres(*here, *there)
-    if km < DISTANCES_KM[0] / 2:
-        return "nearby"
-    return f"{min(DISTANCES_KM, key=lambda rounded: abs(rounded - km))} km away"
+    return f"{rounded(km)} km away" if rounded(km) else "nearby"
+
+
+def rounded(km: float) -> int:
+    """The nearest of `DISTANCES_KM`; 0 for what is the same place."""
+    return min(DISTANCES_KM, key=lambda one: abs(one - km)) if km >= DISTANCES_KM[0] / 2 else 0
+
+
+def is_jump(km: float, seconds: float) -> bool:
+    """Whether nobody gets so far in that time: faster than an airliner, `SLACK_KM` aside."""
+    return km > SLACK_KM + AIRLINER_KMH / 3600 * seconds
 
 
 def kilometres(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
@@ -34,10 +61,3 @@ def kilometres(latitude: float, longitude: float, other_latitude: float, other_l
     across = radians(other_longitude - longitude)
     half = sin((b - a) / 2) ** 2 + cos(a) * cos(b) * sin(across / 2) ** 2
     return 2 * _EARTH_KM * asin(min(1.0, sqrt(half)))
-
-
-def _point(context: Context) -> tuple[float, float] | None:
-    if context.latitude is None or context.longitude is None:
-        return None
-    point = context.latitude, context.longitude
-    return point if all(map(isfinite, point)) else None

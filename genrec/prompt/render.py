@@ -260,7 +260,8 @@ class _Writer:
         self.n_past = len(self.moments)
         if now is not None:
             self.moments.append(Moment(at=history.at, context=now, item_ids=()))
-        self.words = [words.of(moment, before) for before, moment in pairwise([None, *self.moments]) if moment]
+        categories = encoded.catalog.categories
+        self.words = list(words.each(self.moments, lambda item: categories[row[item]]))
         [self.newline] = tokenizer.encode(["\n"], after=SEPARATOR)
         [self.bar] = tokenizer.encode([f" {BAR}"], after="x")
         [self.bar_alone] = tokenizer.encode([BAR], after="\n")

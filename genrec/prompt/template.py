@@ -22,7 +22,7 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrec.context import FEATURES, Feature
+from genrec.context import FEATURES, USUAL, Feature
 from genrec.errors import PromptError
 from genrec.prompt.rules import refusal
 
@@ -43,7 +43,7 @@ _HINT = "A template may print, test and loop over `profile`; see docs/prompts.md
 class _FrontMatter(BaseModel):
     model_config = ConfigDict(extra="forbid")
     description: str = ""
-    context: list[Feature] = list(FEATURES)
+    context: list[Feature] = [f for f in FEATURES if f not in USUAL]
     caution: str = Field(default="", max_length=300)
     review: bool = False
 
@@ -133,7 +133,7 @@ def load_template(name: str, folders: Sequence[Traversable]) -> Template:
             raise _wrong(name, None, what, hint="Give a template of yours a name that what it extends does not have.")
         chain.append(file)
         wanted = _check(file, environment)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"context": _FrontMatter().context}
     for file in reversed(chain):
         settings |= file.front_matter()
     bodies = {file.name: file.body for file in chain}
@@ -141,7 +141,7 @@ def load_template(name: str, folders: Sequence[Traversable]) -> Template:
     template = Template(
         name=name,
         description=settings.get("description", ""),
-        features=tuple(f for f in FEATURES if f in settings.get("context", FEATURES)),
+        features=tuple(f for f in FEATURES if f in settings["context"]),
         caution=" ".join(settings.get("caution", "").split()),
         review=settings.get("review", False),
         source=chain[0].text,

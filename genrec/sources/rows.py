@@ -209,7 +209,10 @@ def _numbers(name: str, values: pa.Array, faults: _Faults) -> pa.Array:
     faults.mark(name, pc.is_inf(column), "is infinite")
     limit = {"latitude": 90.0, "longitude": 180.0}.get(name)
     if limit is not None:
-        faults.mark(name, pc.greater(pc.abs(column), limit), f"lies outside -{limit:g} to {limit:g} degrees")
+        beyond = f"lies outside -{limit:g} to {limit:g} degrees"
+        if name == "latitude":
+            beyond += "; are latitude and longitude swapped?"
+        faults.mark(name, pc.greater(pc.abs(column), limit), beyond)
     return column
 
 

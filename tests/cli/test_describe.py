@@ -18,6 +18,7 @@ from genrec.cli import main
 from genrec.cli.describe import Description, describe
 from genrec.evaluation.audit import sentences
 from genrec.evaluation.log import Log
+from genrec.evaluation.positions import Positions
 from genrec.events import Context, Event, Item, User, batch
 from genrec.store import Store
 
@@ -96,6 +97,46 @@ def test_clean_data_has_nothing_to_find() -> None:
     found = described(clean)
     assert found.repeated == 2 / 10
     assert [line for line in found.findings if "repeat an item" not in line] == []
+
+
+def test_positions_that_cannot_be_are_counted_and_said() -> None:
+    berlin, paris, tokyo = (52.52, 13.405), (48.857, 2.352), (35.68, 139.69)
+
+    def at(hours: float, where: tuple[float, float], user_id: str = "ann", zone: str = "Europe/Paris") -> Event:
+        context = Context(latitude=where[0], longitude=where[1], time_zone=zone)
+        return Event(user_id=user_id, item_id="tea", at=START + timedelta(hours=hours), context=context)
+
+    flight = [at(0, berlin), at(1, paris), at(13, tokyo)]
+    found = described([*flight, event("cid", "tea", 1)])
+    assert found.positions == Positions(n=3, n_off_earth=0, n_nowhere=0, n_turned_round=0, n_jumps=0, n_jumpers=0)
+    wrong = [
+        at(13.5, (0.0, 0.0)),
+        at(14, paris),  # which nobody gets to in an hour
+        at(0, (2.352, 48.857), "bob"),
+        at(2000, (-73.99, 40.75), "bob", "America/New_York"),
+        at(4000, (95.0, 13.0), "bob"),
+        at(0, berlin, "dan"),
+        at(0, (41.9, 12.5), "dan"),
+    ]
+    found = described(reversed([*flight, *wrong]), size=2)
+    assert found.positions == Positions(n=10, n_off_earth=1, n_nowhere=1, n_turned_round=2, n_jumps=2, n_jumpers=2)
+    said = "\n".join(found.findings)
+    for words in (
+        "1 of 10 positions lie off the earth",
+        "1 of 10 positions are latitude 0, longitude 0",
+        "2 of 10 positions lie far from their time zone and would lie in it with latitude and longitude swapped",
+        "2 times (2 people) somebody got farther than an airliner flies",
+    ):
+        assert words in said
+
+
+def test_a_person_s_own_clock_tells_that_a_position_is_turned_round() -> None:
+    there = Context(latitude=2.352, longitude=48.857)
+    events = [batch("events", [Event(user_id="ann", item_id="tea", at=START, context=there)])]
+    users = [batch("users", [User(user_id="ann", time_zone="Europe/Paris")])]
+    for listed, n in ((users, 1), ([], 0)):
+        found = describe(catalog=Catalog.of(ITEMS), users=listed, edges=[], events=events)
+        assert found.positions.n_turned_round == n
 
 
 def test_nothing_at_all() -> None:

@@ -65,6 +65,26 @@ def test_events_and_items_arrive(workspace: Path) -> None:
     assert event_of(first).at == datetime(2024, 1, 1, 10, tzinfo=UTC)
 
 
+def test_positions_that_a_row_shows_to_be_wrong_are_said_and_kept_as_they_came(workspace: Path) -> None:
+    (workspace / "places.csv").write_text(
+        "user_id,item_id,at,lat,lon\n"
+        "ann,1,2024-01-01 10:00,0,0\n"
+        "ann,1,2024-01-02 10:00,2.35,48.86\n"
+        "ann,1,2024-01-03 10:00,48.86,2.35\n"
+        "ann,1,2024-01-04 10:00,,\n"
+    )
+    for more in ([], ["--dry-run"]):
+        result = run(workspace, "file", "places.csv", "--time-zone", "Europe/Paris", *more)
+        assert result.exit_code == 0, result.stderr
+        assert "1 of the events are at latitude 0, longitude 0" in result.stdout
+        assert "1 of the events lie far from their time zone, and in it with latitude and longitude swapped" in (
+            result.stdout
+        )
+    with Store.open(workspace / "genrec.db") as store:
+        kept = [(row["latitude"], row["longitude"]) for rows in store.events() for row in rows.to_pylist()]
+    assert kept == [(0, 0), (2.35, 48.86), (48.86, 2.35), (None, None)]
+
+
 def test_a_second_import_adds_nothing(workspace: Path) -> None:
     run(workspace, *BOTH)
     result = run(workspace, *BOTH, "--json")

@@ -311,6 +311,7 @@ def test_a_filter_that_no_item_can_pass_is_refused_with_advice(shop: Path) -> No
         (["--near", "48.85,2.35"], 3, "how near is near?"),
         (["--within-km", "3"], 3, "how near is near?"),
         (["--near", "148.85,2.35", "--within-km", "3"], 3, "148.85,2.35 is no place on earth"),
+        (["--position", "2.35,-248.85"], 3, "2.35,-248.85 is no place on earth"),
         (["--near", "48.85,2.35", "--within-km", "-3"], 3, "it must be above 0"),
     ],
 )

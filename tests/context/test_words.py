@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from genrec.context import FEATURES, Words, line
+from genrec.context import FEATURES, USUAL, Words, line
 from genrec.context.device import device, extra
-from genrec.context.place import distance
+from genrec.context.place import distance, point
 from genrec.context.time import WEEKDAYS, holiday, season, since
 from genrec.errors import DataError, ModelError
 from genrec.events import Context, Event, event_of
@@ -113,7 +113,7 @@ def test_a_word_is_written_only_where_it_changes() -> None:
     assert line(words[3], None) == "Tuesday morning, summer, a week later, store 8, phone"
 
 
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", [f for f in FEATURES if f not in USUAL])
 def test_every_feature_can_be_switched_off(feature: str) -> None:
     here = Context(place="store 3", latitude=52.5, longitude=13.4, device="phone", extra={"weather": "rain"})
     there = Context(latitude=52.5, longitude=13.0)
@@ -149,18 +149,43 @@ def test_an_unknown_time_zone_is_refused() -> None:
         (52.5, 13.0, "20 km away"),  # 27.5 km
         (48.857, 2.352, "1000 km away"),  # Paris: 878 km
         (-36.85, 174.76, "10000 km away"),
-        (None, 13.0, ""),
-        (float("nan"), 13.0, ""),
     ],
 )
-def test_distance_is_told_in_round_kilometres(latitude: float | None, longitude: float, said: str) -> None:
-    berlin = Context(latitude=52.52, longitude=13.405)
-    assert distance(berlin, Context(latitude=latitude, longitude=longitude)) == said
-    assert distance(Context(latitude=latitude, longitude=longitude), berlin) == said
+def test_distance_is_told_in_round_kilometres(latitude: float, longitude: float, said: str) -> None:
+    berlin = 52.52, 13.405
+    assert distance(berlin, (latitude, longitude)) == distance((latitude, longitude), berlin) == said
 
 
 def test_nobody_is_away_from_nowhere() -> None:
-    assert distance(Context(latitude=52.52, longitude=13.405), None) == ""
+    assert distance((52.52, 13.405), None) == distance(None, (52.52, 13.405)) == ""
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude"),
+    [(None, 13.0), (52.5, None), (float("nan"), 13.0), (91.0, 13.0), (13.0, -181.0), (0.0, 0.0), (0.0, float("inf"))],
+)
+def test_what_is_no_position_is_not_used(latitude: float | None, longitude: float | None) -> None:
+    assert point(Context(latitude=latitude, longitude=longitude)) is None
+    assert point(Context(latitude=0.0, longitude=13.4)) == (0.0, 13.4)
+
+
+def test_of_two_moments_that_nobody_gets_between_no_distance_is_told() -> None:
+    at = datetime(2026, 5, 5, 12, tzinfo=UTC)
+    berlin, paris = Context(latitude=52.52, longitude=13.405), Context(latitude=48.857, longitude=2.352)
+
+    def told(hours: float) -> str:
+        return Words().of(moment(at + timedelta(hours=hours), paris), moment(at, berlin))["distance"]
+
+    assert (told(0.5), told(1.5)) == ("", "1000 km away"), "878 km in half an hour or in one and a half"
+
+
+def test_one_wrong_position_is_passed_over_and_the_next_right_one_is_not() -> None:
+    at = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    rome, moon = Context(latitude=41.9, longitude=12.5), Context(latitude=-41.9, longitude=-167.5)
+    visits = [moment(at + timedelta(hours=h), c) for h, c in enumerate([rome, rome, moon, rome, rome])]
+    words = list(Words(features=("season", "distance")).each(visits))
+    assert [one["distance"] for one in words] == ["", "nearby", "", "", "nearby"]
+    assert [one["season"] for one in words] == ["winter"] * 5, "south of the equator it is summer"
 
 
 def test_what_else_is_known_is_said_in_the_order_of_its_names() -> None:

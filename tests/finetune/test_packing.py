@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
-from genrec.events import Item
+from genrec.events import Context, Item
 from genrec.finetune.packing import Chooser, Writing, pack, plan
 from genrec.history import History
-from genrec.prompt import render
+from genrec.prompt import bundled_prompts, load_template, render
 from tests.support.people import ITEMS, person
 
 
@@ -35,6 +36,26 @@ def served(writing: Writing, history: History, moment: int) -> list[int]:
     return list(prompt.token_ids)
 
 
+def going_about(history: History) -> History:
+    """The same at work; on every third day and on weekends at home; and now and then elsewhere."""
+    spots = [(52.52, 13.405), (52.565, 13.405), (52.5651, 13.4051), (52.3, 13.0), (0.0, 0.0)]
+    found = []
+    for day, moment in enumerate(history.moments):
+        spot = spots[0 if day % 3 == 0 or day % 7 > 4 else 1 + day % 2 if day % 7 else 3 + day % 2]
+        context = Context(latitude=spot[0], longitude=spot[1], place="office" if day % 7 == 3 else None)
+        found.append(replace(moment, at=moment.at + timedelta(hours=14 * (day % 3 == 0)), context=context))
+    return replace(history, moments=tuple(found))
+
+
+def with_places(writing: Writing) -> Writing:
+    """The same with all that can be said of places, and a category of each item."""
+    items = [
+        Item(item_id=name, title=name, category="drinks" if name in ("tea", "coffee") else "food") for name in ITEMS
+    ]
+    encoded = Catalog.of(items).encode(writing.tokenizer)
+    return replace(writing, template=load_template("places", [bundled_prompts()]), encoded=encoded)
+
+
 def without_filler(ids: list[int], newline: int) -> list[int]:
     """Runs of line breaks as one."""
     return [a for i, a in enumerate(ids) if not (a == newline and i and ids[i - 1] == newline)]
@@ -47,12 +68,15 @@ def without_filler(ids: list[int], newline: int) -> list[int]:
     st.integers(1, 4),
     st.sampled_from([160, 256, 400, 1024]),
     st.one_of(st.none(), st.integers(0, 5)),
+    st.booleans(),
 )
 def test_before_any_moment_training_and_serving_show_the_same_ids(
-    writing: Writing, n: int, first: int, per_moment: int, max_tokens: int, seed: int | None
+    writing: Writing, n: int, first: int, per_moment: int, max_tokens: int, seed: int | None, placed: bool
 ) -> None:
     writing = replace(writing, max_tokens=max_tokens)
     history = person("ann", n, first=first, per_moment=per_moment)
+    if placed:
+        writing, history = with_places(writing), going_about(history)
     [newline] = writing.tokenizer.encode(["\n"], after=";")
     seen = []
     for row in writing.rows(history, None if seed is None else random.Random(seed)):
@@ -69,6 +93,13 @@ def test_before_any_moment_training_and_serving_show_the_same_ids(
     assert seen == sorted(set(seen))
     if max_tokens >= 400:
         assert seen == list(range(n)), "every moment is a target, of one row"
+
+
+def test_rows_say_what_places_are_to_the_person(writing: Writing) -> None:
+    [row] = replace(with_places(writing), max_tokens=8192).rows(going_about(person("ann", 60)))
+    text = writing.tokenizer.decode(row.token_ids)
+    for words in ("at home", "at work, 5 km north of home", "elsewhere, 50 km southwest of home", "food, "):
+        assert words in text
 
 
 def test_a_row_may_end_like_a_served_prompt_with_its_filler(writing: Writing) -> None:

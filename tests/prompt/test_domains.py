@@ -27,6 +27,8 @@ NAMES = template_names([bundled_prompts()])
 START = datetime(2026, 5, 22, 8, 10, tzinfo=UTC)  # a Friday
 HOURS = (0, 2, 26, 75, 300)
 """Hours after the start at which something happened; "now" is the last."""
+WEEK_BEFORE = (-168, -96, -72, -48, -24)
+"""Where places are told by habits, somebody was at the station on five working days before."""
 THINGS: Mapping[str, tuple[str, ...]] = {
     "advertising": ("summer sale", "city marathon", "night train", "garden week"),
     "city": ("parking permit", "waste collection", "library card", "swimming lesson"),
@@ -50,8 +52,9 @@ THINGS: Mapping[str, tuple[str, ...]] = {
 WORDS = Words(time_zone="Europe/Paris", country="FR")
 
 
-def person(things: tuple[str, ...]) -> tuple[History, Context]:
+def person(things: tuple[str, ...], before: tuple[int, ...] = ()) -> tuple[History, Context]:
     """Somebody with every kind of context."""
+    steps = [0] * len(before) + [*range(len(HOURS))]
     contexts = [
         Context(
             place=("station", "old town")[i % 2],
@@ -60,18 +63,19 @@ def person(things: tuple[str, ...]) -> tuple[History, Context]:
             device=("phone", "tablet")[i // 2 % 2],
             extra={"weather": ("sun", "rain")[i // 3]},
         )
-        for i in range(len(HOURS))
+        for i in steps
     ]
     moments = tuple(
         Moment(at=START + timedelta(hours=hours), context=context, item_ids=things[i : i + 2])
-        for i, (hours, context) in enumerate(zip(HOURS[:-1], contexts[:-1], strict=True))
+        for i, hours, context in zip(steps[:-1], (*before, *HOURS[:-1]), contexts[:-1], strict=True)
     )
     user = User(user_id="ann", attributes={"age": "35-44"})
     return History(user_id="ann", user=user, at=START + timedelta(hours=HOURS[-1]), moments=moments), contexts[-1]
 
 
 def catalogue(things: tuple[str, ...], tokenizer: HfTokenizer) -> EncodedCatalog:
-    return Catalog.of([Item(item_id=thing, title=thing) for thing in things]).encode(tokenizer)
+    items = [Item(item_id=thing, title=thing, category="out and about") for thing in things]
+    return Catalog.of(items).encode(tokenizer)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +83,7 @@ def test_a_template_writes_what_its_snapshot_shows(
     name: str, tiny_tokenizer: HfTokenizer, request: pytest.FixtureRequest
 ) -> None:
     template = load_template(name, [bundled_prompts()])
-    history, now = person(THINGS[name])
+    history, now = person(THINGS[name], WEEK_BEFORE if "usual" in template.features else ())
     prompt = render(template, history, now, catalogue(THINGS[name], tiny_tokenizer), tiny_tokenizer, words=WORDS)
     caution = f"\n[caution{', review' if template.review else ''}] {template.caution}" if template.caution else ""
     written = f"{template.description}\n\n{prompt.text}\n{caution}".rstrip() + "\n"

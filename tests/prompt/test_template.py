@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.context import FEATURES
+from genrec.context import FEATURES, USUAL
 from genrec.errors import PromptError
 from genrec.prompt import Template, bundled_prompts, load_template, template_names
 from genrec.prompt.template import MAX_CHARS
@@ -27,6 +27,8 @@ def user_block(text: str) -> str:
 
 
 # ---- what ships
+
+OLDEST = tuple(f for f in FEATURES if f not in USUAL)
 
 
 def test_what_the_neutral_template_writes() -> None:
@@ -57,11 +59,18 @@ def test_every_template_that_ships_is_short_and_says_what_it_is_for() -> None:
     for name in names:
         template = load_template(name, [bundled_prompts()])
         assert template.description
-        assert template.features == FEATURES or name not in ("grocery", "next-item")
+        assert template.features == OLDEST or name not in ("grocery", "next-item")
         assert sum(len(text) for _, text in template.turns({"age": "35-44"})) < 400
 
 
 # ---- where templates come from
+
+
+def test_what_is_told_from_all_moments_before_is_written_where_a_template_names_it(tmp_path: Path) -> None:
+    unnamed = template_in(tmp_path, '---\ndescription: x\n---\n{% extends "next-item.md.j2" %}\n', "unnamed")
+    assert unnamed.features == NEUTRAL.features == OLDEST, "or adapters would read other lines than they were taught"
+    named = template_in(tmp_path, '---\ncontext: [usual, place]\n---\n{% extends "next-item.md.j2" %}\n', "named")
+    assert named.features == ("place", "usual")
 
 
 def test_front_matter_is_inherited_key_by_key(tmp_path: Path) -> None:

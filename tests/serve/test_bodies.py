@@ -42,8 +42,10 @@ def test_one_query() -> None:
     [query], timeout_s, is_batch = read_queries(dumped({"user_id": "ann"}), k=7)
     assert (query, timeout_s, is_batch) == (Query(user_id="ann", k=7), None, False)
     body = {"user_id": "ann", "at": "2025-06-14", "k": 3, "place": "home", "device": "phone", "exclude_seen": True}
-    [query], _, _ = read_queries(dumped(body | {"categories": ["a"], "near": [1, 2], "within_km": 3}), k=7)
-    assert query == Query(**body, categories=("a",), near=(1, 2), within_km=3)  # type: ignore[arg-type]
+    [query], _, _ = read_queries(
+        dumped(body | {"categories": ["a"], "near": [1, 2], "within_km": 3, "position": [4, 5]}), k=7
+    )
+    assert query == Query(**body, categories=("a",), near=(1, 2), within_km=3, position=(4, 5))  # type: ignore[arg-type]
     [query], timeout_s, _ = read_queries(dumped(body | {"timeout_s": 2}), k=7)
     assert query == Query(**body)  # type: ignore[arg-type]
     assert timeout_s == 2

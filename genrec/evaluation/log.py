@@ -128,7 +128,8 @@ class Log:
 
     def cut(self, ends: Mapping[str, datetime]) -> Log:
         """The same with what people did from an instant of their own on held out; see `Split.ends`."""
-        ends_us = np.array([microseconds(ends[user]) for user in self.users], np.int64)
+        since = datetime.min.replace(tzinfo=UTC)  # of people who came since nothing is learned
+        ends_us = np.array([microseconds(ends.get(user, since)) for user in self.users], np.int64)
         return replace(self, held_out=self.at_us >= ends_us[self.user])
 
     def hold_out(self, share: float) -> Log:

@@ -32,19 +32,19 @@ class Split:
     cut: datetime
     """The earliest that is held out: nothing before it is."""
     ends: Mapping[str, datetime]
-    """By person, the instant before which what they did is learned from. The cut for all, if that is in time."""
+    """By person, the instant before which what they did is learned from; after a cut in time the same for all."""
     learn: list[History]
     """People as they were at their ends."""
     fit: list[History]
     """Cases that weights are fitted to: the last moment is the target, and of it what the catalogue has."""
     judge: list[History]
-    """Cases that judge: after a cut in time of other people, else later ones of the same."""
+    """Cases that judge: of other people; where the target is the last, of the same, a moment later."""
     future: frozenset[str]
-    """Items that nobody had before the cut and somebody after it: as far as anyone knew then, they did not exist. None
-    where the cut is not in time."""
+    """Items that nobody had before a cut in time and somebody after it: as far as anyone knew then, they did not
+    exist. None where the target is the last, for what is held out must not decide what is ranked."""
 
     def learned(self, events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """What may be learned from of record batches of ``SCHEMAS["events"]``: nothing of people who came later."""
+        """Of record batches of ``SCHEMAS["events"]`` what may be learned from; nothing of people who came since."""
         for batch in events:
             names = batch["user_id"].dictionary_encode()
             ends = pa.array([self.ends.get(name) for name in names.dictionary.to_pylist()], batch["at"].type)
@@ -69,9 +69,9 @@ def split_by_time(
         store: The log.
         known: Whether the catalogue has an item.
         share: How much of all moments lies after the cut.
+        until: How much of all moments is later than any case; 0 for cases up to the last moment.
         max_events: Most events read for one person.
         n_cases: Most cases of each half, one a person, chosen by hash.
-        until: How much of all moments is later than any case; 0 for cases up to the last moment.
 
     Raises:
         TrainingError: If that leaves nothing to learn from or nobody to judge by.

@@ -131,6 +131,7 @@ class Workspace:
         """
         prior = self._prior(name)
         if split is not None and split.target == "last":
+            self._saved_priors.sweep()
             prior.relate(self.store.edges())
             prior.fit(self.catalog, split.learned(self.store.events()))
             return prior

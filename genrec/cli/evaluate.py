@@ -59,7 +59,7 @@ def _share(text: str) -> float | Literal["last"]:
     type=click.Choice(["known", "whole"]),
     default="known",
     show_default=True,
-    help="Rank what was known at the cut, or also what came later, as published tables do.",
+    help="Rank what was known at the cut, or also what came later, as published tables and --held-out last do.",
 )
 @click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, Markdown and HTML here.")
 @json_option
@@ -150,7 +150,8 @@ def command(
             kept=workspace / CACHE / "evaluations" / f"{key}.jsonl",
             progress=lambda name, n: progress(f"judging {name}", n),
         )
-        n_looks = _look(workspace / LOOKS, [split.cut.isoformat() for split in splits], asked)
+        cuts = ["last"] if held_out == "last" else [split.cut.isoformat() for split in splits]
+        n_looks = _look(workspace / LOOKS, cuts, asked)
         found["settings"] = asked
         log = Log.read(opened.store.events(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].ends)
         flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))

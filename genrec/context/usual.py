@@ -2,8 +2,9 @@
 
 Folded over a person's moments, oldest first, at a cost that does not grow with their number. Nothing of it is stored:
 it is derived from the events that are read, and is gone with them. A place is a cell of about 200 m with its
-neighbours, or, where only a name is known, that name. What was last seen more than `LOOK_BACK_DAYS` ago is forgotten,
-so that people may move. Below the evidence nothing is said.
+neighbours, or, where only a name is known, that name. Evidence of home, work and usual places that is older than
+`LOOK_BACK_DAYS` is forgotten, so that people may move; what kind of place one is, is told from all. Below the evidence
+nothing is said.
 """
 
 from __future__ import annotations

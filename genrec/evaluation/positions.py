@@ -111,7 +111,7 @@ def sentences(found: Positions) -> Iterator[str]:
     if n := found.n_jumps:
         yield (
             f"{n:,} times ({found.n_jumpers:,} people) somebody got farther than an airliner flies: positions or "
-            "clocks are wrong, or several people share a name. A position after such a jump is not used."
+            "clocks are wrong, or several people share a name. One of the two positions is not used."
         )
 
 

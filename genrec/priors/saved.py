@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,14 @@ class SavedPriors:
             edges = list(self._store.edges())
             about["edges"] = _hash(edges)
             prior.relate(edges)
-        key = _digest([about, _described(prior), self._version])
+        try:
+            described = _described(prior)
+        except (OSError, TypeError):  # without its source nobody can tell whether it is the same another time
+            self._fit(prior, before)
+            return prior
+        key = _digest([about, described, self._version])
         kept = self._place(key, self._store.mark(before=before))
-        if not self._swept:
-            self._sweep(about["items"], kept)
-            self._swept = True
+        self._sweep(about["items"], kept)
         if self._restored(prior, kept):
             with suppress(OSError):
                 os.utime(kept)
@@ -167,10 +170,16 @@ class SavedPriors:
         for old in sorted(self._folder.glob("[!.]*"), key=_used, reverse=True)[MOST:]:
             _remove(old)
 
-    def _sweep(self, items: str, found: Path) -> None:
-        """Remove what was made of anything that is not so any more, and what another process left half done."""
-        edges = None
-        for kept in self._folder.glob("*"):
+    def sweep(self) -> None:
+        """Remove what was made of anything that is not so any more, as the first `fitted` does."""
+        self._sweep(_hash(_rows(self._catalog)), None)
+
+    def _sweep(self, items: str, found: Path | None) -> None:
+        """Once: remove what was made of anything that is not so any more, and what a process left half done."""
+        if self._swept:
+            return
+        self._swept, edges = True, None
+        for kept in self._folder.glob("*/"):
             about = _about(kept)
             if about and about["edges"]:
                 edges = edges or _hash(self._store.edges())
@@ -222,12 +231,11 @@ def _size(catalog: Catalog) -> tuple[int, int]:
 
 
 def _rows(catalog: Catalog) -> Iterator[pa.RecordBatch]:
-    """All that a catalogue knows."""
+    """All that a prior can know of a catalogue; what is retired goes on being counted."""
     columns = (catalog.item_ids, catalog.texts, catalog.titles, catalog.categories, catalog.attributes)
     for start in range(0, n := len(catalog), _CHUNK):
         rows = range(start, min(n, start + _CHUNK))
         some = [pa.array(column[rows.start : rows.stop], pa.string()) for column in columns]
-        some.append(pa.array([row in catalog.retired for row in rows], pa.bool_()))
         yield pa.RecordBatch.from_arrays(some, [str(i) for i in range(len(some))])
 
 
@@ -246,9 +254,13 @@ def _hears(prior: Prior) -> bool:
 
 
 def _described(prior: Prior) -> list[Any]:
-    """What a prior is: with what it is told, this decides what it learns."""
+    """What a prior is: with what it is told, this decides what it learns.
+
+    Raises:
+        OSError, TypeError: If it is no dataclass, or its source cannot be read.
+    """
     kind = type(prior)
-    options = {f.name: repr(getattr(prior, f.name)) for f in fields(prior)} if is_dataclass(prior) else repr(prior)
+    options = {f.name: repr(getattr(prior, f.name)) for f in fields(prior)}  # type: ignore[arg-type]
     voices = prior.voices if isinstance(prior, Blend) else {}
     return [kind.__module__, kind.__qualname__, _code(kind), options, {n: _described(v) for n, v in voices.items()}]
 
@@ -256,14 +268,11 @@ def _described(prior: Prior) -> list[Any]:
 def _code(kind: type) -> str:
     """Hash of the source of a class and its bases, with the modules beside it in its package."""
     files = set[Path]()
-    try:
-        for one in kind.__mro__:
-            if issubclass(one, Prior):
-                file = Path(inspect.getfile(one))
-                files.update(file.parent.glob("*.py") if "." in one.__module__ else [file])
-        return _digest([file.read_text(encoding="utf-8") for file in sorted(files)])
-    except (OSError, TypeError):  # there is no source, so it is taken for another one each time
-        return secrets.token_hex(16)
+    for one in kind.__mro__:
+        if issubclass(one, Prior):
+            file = Path(inspect.getfile(one))
+            files.update(file.parent.glob("*.py") if "." in one.__module__ else [file])
+    return _digest([file.read_text(encoding="utf-8") for file in sorted(files)])
 
 
 def _digest(value: object) -> str:

@@ -294,7 +294,10 @@ class Store:
         # Halves, because the sum of whole hashes is more than a database's integers hold.
         halves = text("sum(content >> 32)"), text("sum(content & 4294967295)")
         sums = select(func.count(), func.max(seq), func.sum(seq), *halves, func.max(events.c.at))
-        query = self._current(sums, before)
+        # Along the primary key: along the index of instants each row would be looked up by itself.
+        query = sums.where(CURRENT, seq >= 0)
+        if before is not None:
+            query = query.where(events.c.at + 0 < _microseconds(before))
         if until is not None:
             query = query.where(seq <= until.last)
         n, last, numbers, high, low, last_at = (int(value or 0) for value in connection.execute(query).one())

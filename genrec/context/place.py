@@ -20,7 +20,7 @@ AIRLINER_KMH = 1000.0
 """Nobody travels faster."""
 SLACK_KM = 50.0
 """What somebody may seem to have moved in no time at all: clocks are coarse, and so are positions by mobile mast."""
-_EARTH_KM = 6371.0
+EARTH_KM = 6371.0
 
 
 def place(context: Context) -> str:
@@ -60,4 +60,4 @@ def kilometres(latitude: float, longitude: float, other_latitude: float, other_l
     a, b = radians(latitude), radians(other_latitude)
     across = radians(other_longitude - longitude)
     half = sin((b - a) / 2) ** 2 + cos(a) * cos(b) * sin(across / 2) ** 2
-    return 2 * _EARTH_KM * asin(min(1.0, sqrt(half)))
+    return 2 * EARTH_KM * asin(min(1.0, sqrt(half)))

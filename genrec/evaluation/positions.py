@@ -16,13 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.context.place import Point, is_jump
+from genrec.context.place import EARTH_KM, Point, is_jump
 from genrec.evaluation.log import Log
 
 FAR_KM = 1000.0
 """A position is turned round where it lies so much and three times farther from the main city of its time zone than it
 would with latitude and longitude swapped."""
-_EARTH_KM = 6371.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,5 +162,5 @@ def _kilometres(
     with np.errstate(invalid="ignore"):  # a plugin's infinite latitude, which the store refuses
         a, b, across = np.radians(latitude), np.radians(to_latitude), np.radians(to_longitude - longitude)
         half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(across / 2) ** 2
-        km: np.ndarray = 2 * _EARTH_KM * np.arcsin(np.sqrt(np.minimum(1.0, half)))
+        km: np.ndarray = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(1.0, half)))
     return km

@@ -247,7 +247,7 @@ class Store:
         Raises:
             DataError: If `before` has no time zone.
         """
-        return self._stream("events", self._current(self._select("events"), before).order_by(events.c.at, events.c.seq))
+        return self._stream("events", self._in_order(before))
 
     def marked_events(
         self, *, before: datetime | None = None, since: Mark | None = None
@@ -261,7 +261,7 @@ class Store:
         Raises:
             DataError: If `before` has no time zone.
         """
-        query = self._current(self._select("events"), before).order_by(events.c.at, events.c.seq)
+        query = self._in_order(before)
         if since is not None:
             query = query.where(events.c.seq > since.last)
 
@@ -303,9 +303,9 @@ class Store:
         n, last, numbers, high, low, last_at = (int(value or 0) for value in connection.execute(query).one())
         return Mark(n_events=n, last=last, numbers=numbers, content=(high << 32) + low, last_at=last_at)
 
-    @staticmethod
-    def _current(query: Any, before: datetime | None) -> Any:
-        query = query.where(CURRENT)
+    @classmethod
+    def _in_order(cls, before: datetime | None) -> Select[Any]:
+        query = cls._select("events").where(CURRENT).order_by(events.c.at, events.c.seq)
         return query if before is None else query.where(events.c.at < _microseconds(before))
 
     def items(self) -> Iterator[pa.RecordBatch]:

@@ -7,8 +7,9 @@
     python benchmarks/finetune.py frozen --data DIR --work WORK  # what it saves to keep what frozen layers made of rows
     python benchmarks/finetune.py brief --data DIR --work WORK   # losses, methods and layers at equal steps
     python benchmarks/finetune.py page                           # writes training.md from what was measured
+    python benchmarks/finetune.py table --dataset foursquare-nyc  # prints what runs with and without context come to
 
-What DIR holds for each data set (`--dataset`) is said in rows.py. WORK keeps checkpoints and models; results go to
+What DIR holds for each data set (`--dataset`) is said in rows.py and priors.py. WORK keeps checkpoints and models; results go to
 `benchmarks/results/<data set>`.
 """
 
@@ -26,23 +27,44 @@ from typing import Any
 
 import click
 import numpy as np
-from rows import DATA, LOOKS, RESULTS, Rows, figures, followers, look, options
+from page import page, table
+from protocols import DATA, PROTOCOLS, options
+from rows import RESULTS, Rows, beside, drawn, figures, followers, look
 
 from genrec.bench.report import Book
 from genrec.cli._common import peak_memory_mib
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place, place_by_weight
-from genrec.evaluation.metrics import difference
-from genrec.events import Context
 from genrec.finetune.adapter import fingerprint
 from genrec.finetune.options import Options
 from genrec.history import History
-from genrec.prompt import render
+
+fold_option = click.option(
+    "--fold", type=click.IntRange(0, 4), help="The round that counts, where rounds learn from different people."
+)
+way_option = click.option("--way", help="What is told of the target, such as 'time unknown'; see priors.py.")
+each_option = click.option("--each", default=0, show_default=True, help="Most rows of a person, by hash; all when 0.")
+
+
+def read(dataset: str, data: Path, model: str, **asked: Any) -> Rows:
+    """A data set, by the round and in the way that is asked for.
+
+    Raises:
+        ClickException: If it has neither.
+    """
+    given = {key: value for key, value in asked.items() if value is not None}
+    if given and dataset not in PROTOCOLS:
+        raise click.ClickException(f"{dataset} has neither ways nor folds: leave out {' and '.join(given)}")
+    return DATA[dataset](data, model, **given)
 
 
 @click.group(help=__doc__)
 def main() -> None:
     """What training buys."""
+
+
+main.add_command(page)
+main.add_command(table)
 
 
 @main.command("train")
@@ -58,13 +80,15 @@ def main() -> None:
 @click.option("--max-steps", default=0, show_default=True)
 @click.option("--step-tokens", default=1024, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def train_(dataset: str, data: Path, work: Path, model: str, name: str, **settings: Any) -> None:
+@fold_option
+def train_(dataset: str, data: Path, work: Path, model: str, name: str, fold: int | None, **settings: Any) -> None:
     """Train a LoRA."""
     from genrec.finetune.merging import write_whole
     from genrec.finetune.methods import load_model
     from genrec.finetune.train import train
 
-    rows = DATA[dataset](data, model)
+    rows = read(dataset, data, model, fold=fold)
+    name += rows.fold
     how = Options(save_every=20, **settings)
     lm = load_model(rows.model_folder)
     result = train(
@@ -128,8 +152,24 @@ live_option = click.option(
 @main.command("fit")
 @options
 @click.option("--cases", default=1200, show_default=True, help="Validation rows of each half.")
+@each_option
+@way_option
+@fold_option
+@click.option("--quick", is_flag=True, help="Fit one weight of each alone.")
 @live_option
-def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int, live: bool) -> None:
+def fit_(
+    dataset: str,
+    data: Path,
+    work: Path,
+    model: str,
+    name: str,
+    cases: int,
+    each: int,
+    way: str | None,
+    fold: int | None,
+    quick: bool,
+    live: bool,
+) -> None:
     """Fit the weights of model and prior to one half of the validation people; judge by the other."""
     import torch
 
@@ -138,31 +178,32 @@ def fit_(dataset: str, data: Path, work: Path, model: str, name: str, cases: int
     from genrec.finetune.steps import batch
     from genrec.finetune.weighing import choice_logits, fit_weights, mean_loss
 
-    rows = DATA[dataset](data, model)
+    rows = read(dataset, data, model, way=way, fold=fold)
     if live:
         rows.go_live()
-    run = f"{name}-live" if live else name
+    folder, run = names(rows, work, name, live)
     chooser, how = Chooser(rows.writing.encoded.trie), Options()
     book = Book(
         RESULTS / dataset / f"fit-{run}.json",
         stage=f"fit-{run}",
         dataset=dataset,
-        settings={"model": model, "cases": cases},
+        settings={"model": model, "cases": cases, "each": each},
         say=click.echo,
     )
 
     def weigh() -> dict[str, Any]:
-        lm = load_model(work / dataset / name / "merged" if name != "untuned" else rows.model_folder)
+        lm = load_model(folder)
         judged_steps, fitted_steps = (
             [batch(some[i : i + 40], chooser, how, mass_of=rows.mass) for i in range(0, len(some), 40)]
-            for some in rows.halves(cases)
+            for some in rows.halves(cases, each)
         )
         judged, fitted = choice_logits(lm, judged_steps), choice_logits(lm, fitted_steps)
         gamma, beta, loss = fit_weights(fitted, fitted_steps)
         others = {"prior": (0.0, 1.0), "model": (1.0, 0.0), "both": (gamma, beta)}
         nats = {key: round(mean_loss(judged, judged_steps, *weights), 4) for key, weights in others.items()}
-        nats["both, weights by depth"] = more_weights(by_depth, fitted, fitted_steps, judged, judged_steps)
-        if name != "untuned":
+        if not quick:
+            nats["both, weights by depth"] = more_weights(by_depth, fitted, fitted_steps, judged, judged_steps)
+        if not quick and name != "untuned":
             lm = load_model(rows.model_folder)
             every = [*fitted_steps, *judged_steps]
             untuned = {id(step): logits for step, logits in zip(every, choice_logits(lm, every), strict=True)}
@@ -222,6 +263,10 @@ def more_weights(features: Any, fitted: Any, fitted_steps: Any, judged: Any, jud
 @options
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--cases", default=0, show_default=True, help="So many rows, drawn by chance; all when 0.")
+@click.option("--people", "n_people", default=0, show_default=True, help="So many people, by hash; all when 0.")
+@each_option
+@way_option
+@fold_option
 @click.option("--first", type=int, help="The first so many rows alone, such as those of the first round.")
 @click.option("--engine", "engine_name", type=click.Choice(["vllm", "transformers"]), default="transformers")
 @click.option("--ways", "every", default="prior,model,both", show_default=True, help="What to rank with.")
@@ -235,6 +280,10 @@ def test_(
     name: str,
     split: str,
     cases: int,
+    n_people: int,
+    each: int,
+    way: str | None,
+    fold: int | None,
     first: int | None,
     engine_name: str,
     every: str,
@@ -245,31 +294,33 @@ def test_(
     from genrec.engines.transformers import TransformersEngine
     from genrec.engines.vllm import VllmEngine
 
-    rows = DATA[dataset](data, model)
+    rows = read(dataset, data, model, way=way, fold=fold)
     if live:
         rows.go_live()
-    run = f"{name}-live" if live else name
+    folder, run = names(rows, work, name, live)
     everything = rows.cases(split)[:first]
-    easy = followers(everything)
-    numbers = random.Random(1).sample(range(len(everything)), cases) if cases else range(len(everything))
+    easy = set() if dataset in PROTOCOLS else followers(everything)
+    numbers = drawn([rows.whose(case) for case in everything], n_people, each)
+    numbers = random.Random(1).sample(numbers, min(cases, len(numbers))) if cases else numbers
     chosen, follows = [everything[i] for i in numbers], np.array([i in easy for i in numbers])
     target = np.array([rows.catalog.row[case.moments[-1].item_ids[0]] for case in chosen])
-    people = [case.user_id for case in chosen]
+    people = [rows.whose(case) for case in chosen]
     book = Book(
         RESULTS / dataset / f"{split}-{run}.json",
         stage=f"{split}-{run}",
         dataset=dataset,
-        settings={"model": model, "cases": len(chosen), "engine": engine_name},
+        settings={"model": model, "cases": len(chosen), "people": n_people, "each": each, "engine": engine_name},
         say=click.echo,
     )
-    fits = [file for one in (run, name) if (file := RESULTS / dataset / f"fit-{one}.json").is_file()]
+    fits = [
+        file for one in (run, name + rows.fold + rows.way) if (file := RESULTS / dataset / f"fit-{one}.json").is_file()
+    ]
     ways = every.split(",")
     if "both" in ways and not fits:
         raise click.ClickException(f"nothing says how much {name} counts beside the prior: run the stage fit first")
     fitted = json.loads(fits[0].read_text())["rows"][0] if fits else {"gamma": 1.0, "beta": 1.0}
     asked = [way for way in ways if way not in UNTRAINED]
     if asked:
-        folder = rows.model_folder if name == "untuned" else work / dataset / name / "merged"
         scorings = {"model": Scoring(name="masked"), "both": Scoring(name="fused", **{k: fitted[k] for k in WEIGHTS})}
         part, n_parts = (int(number) for number in share.split("/"))
         seconds, placed = place_all(
@@ -277,7 +328,7 @@ def test_(
             {n: everything[n] for n in numbers},
             {way: scorings[way] for way in asked},
             lambda: {"vllm": VllmEngine, "transformers": TransformersEngine}[engine_name](folder, model=name),
-            work / dataset / name / (f"{split}-live" if live else split),
+            work / dataset / run / split,
             (part, n_parts),
             fingerprint(folder),
         )
@@ -307,10 +358,19 @@ def test_(
         look(dataset, f"test-{run}: {every}", len(chosen))
     for way in ways:
         book.add(way, lambda way=way: rank(way))
+    whose = [list(dict.fromkeys(people)).index(one) for one in people]
+    book.add("whose", lambda: {"whose": whose})
     found = {row["name"]: row["ranks"] for row in book.rows if "ranks" in row}
     for better, than in (("both", "prior"), ("both", "model"), ("model", "prior")):
         if better in found and than in found:
-            book.add(f"{better} - {than}", lambda a=better, b=than: difference(found[a], found[b], people))
+            book.add(f"{better} - {than}", lambda a=better, b=than: beside(found[a], found[b], people))
+
+
+def names(rows: Rows, work: Path, name: str, live: bool) -> tuple[Path, str]:
+    """Where a run's model lies, and what is measured with it is called."""
+    trained = f"{name}{rows.fold}"
+    folder = rows.model_folder if name == "untuned" else work / rows.name / trained / "merged"
+    return folder, f"{trained}{'-live' if live else ''}{rows.way}"
 
 
 def place_all(
@@ -359,16 +419,8 @@ def place_all(
         for first in range(0, len(mine), 64):
             jobs, whose = [], []
             for n in mine[first : first + 64]:
-                case, before, mass = cases[n], cases[n].before(-1), rows.log_mass(cases[n])
-                ids = render(
-                    writing.template,
-                    before,
-                    Context(),
-                    writing.encoded,
-                    writing.tokenizer,
-                    words=writing.words,
-                    max_tokens=writing.max_tokens,
-                ).token_ids
+                case, mass = cases[n], rows.log_mass(cases[n])
+                ids = rows.prompt(case)
                 target = rows.catalog.row[case.moments[-1].item_ids[0]]
                 for way in scorings:  # one after the other, so that the prompt is read once
                     how = {"scoring": scorings[way], "log_mass": mass, "live": rows.live(case)}
@@ -576,122 +628,6 @@ def brief(data: Path, work: Path, steps: int, cases: int, row: str | None, **res
         return figures | {"gamma": round(gamma, 2), "beta": round(beta, 2)}
 
     book.add(row, measure)
-
-
-INTRODUCTION = """\
-# What training buys
-
-Written by `python benchmarks/finetune.py page` from the files under [results](results). Ranks are those of exact lists
-over the whole catalogue; brackets are 95 % intervals, bootstrapped over people. "Prior" is the untrained `sequence`
-prior, on the data sets of priors.py the one that was best there on validation cases, "model" the language model alone
-(`masked`), "both" the model and the prior inside the trie, weighted by what was fitted to half of the validation
-people, and "late" the same two lists fused afterwards. Nothing was chosen by looking at test rows, and each look is
-counted. A run called "plain" knows no days, as the published rows have none in their histories; one called "dated" has
-them back, from the rows and events in which the same person's choices stand with theirs, and writes "soon after", "next
-day" or "two weeks later" before what they chose. The prior of "plain" is an earlier version, which did not tell what
-goes on with a visit from what begins one.
-
-![Loss by step](training.svg)
-"""
-PUBLISHED = """\
-Published for the same test rows, trained on the whole training split, of which this one holds a third (HR@10/NDCG@10
-as MiniOneRec reports them): GRU4Rec .0999/.0669, SASRec .1088/.0806, HSTU .1163/.0958, TIGER .1321/.0908, LC-Rec
-.1332/.0952, BIGRec .1370/.0997, D3 .1500/.1082, S-DPO .1524/.1082, MiniOneRec .1586/.1167. Rows that follow another of
-the same person and day have that one's target in their history and are easy; the last two columns tell them apart.
-"""
-
-
-STAGES = ("brief", "fit", "frozen", "heads", "late", "packing", "rating", "sasrec", "test", "train")
-"""What the page shows."""
-
-
-@main.command("page")
-def page() -> None:
-    """Write benchmarks/training.md and its picture from the results."""
-    pieces, curves = [INTRODUCTION], {}
-    for dataset in DATA:
-        found = {file.stem: json.loads(file.read_text()) for file in sorted((RESULTS / dataset).glob("*.json"))}
-        if not found:
-            continue
-        looks = [json.loads(line) for line in LOOKS.read_text().splitlines()]
-        n_looks = sum(one["dataset"] == dataset for one in looks)
-        pieces.append(
-            f"## {dataset}\n\nThe test rows have been looked at {n_looks} times ([looks.jsonl](looks.jsonl)).\n"
-        )
-        if dataset == "amazon-industrial" and any(stem.startswith("test-") for stem in found):
-            pieces.append(PUBLISHED)
-        for stem, made in found.items():
-            if "rows" not in made or stem.split("-")[0] not in STAGES:
-                continue
-            rows, origin = made["rows"], f"`{made['command']}`, commit {(made['commit'] or 'unknown')[:12]}"
-            pieces.append(f"### {stem}\n\n{_rows(stem, rows)}\n\n{origin}, {made['machine']}\n")
-            if stem.startswith("train-"):
-                curves[f"{dataset}, {stem.removeprefix('train-')}"] = rows[0]["log"]
-    (RESULTS.parent / "training.md").write_text("\n".join(pieces), encoding="utf-8")
-    if curves:
-        _plot(curves, RESULTS.parent / "training.svg")
-
-
-def _rows(stem: str, rows: list[dict[str, Any]]) -> str:
-    """The rows of one unit as Markdown."""
-    if stem.startswith("train-"):
-        [row] = rows
-        tokens, targets, losses = row["tokens_per_epoch"], row["targets_per_epoch"], [x["loss"] for x in row["log"]]
-        return (
-            f"{row['steps']} steps in {row['seconds'] / 60:.0f} minutes; an epoch is {tokens:,} tokens and {targets:,} "
-            f"targets; loss {losses[0]:.2f} → {losses[-1]:.2f} nats a target."
-        )
-    lines = []
-    ranked = [row for row in rows if "interval" in row]
-    if ranked:
-        lines += [
-            "|  | HR@1 | HR@10 | NDCG@10 | n | HR@10, follows | HR@10, does not |",
-            "|---|---|---|---|---:|---:|---:|",
-        ]
-        for row in ranked:
-            cells = [f"{row[m]:.4f} [{row['interval'][m][0]:.3f}, {row['interval'][m][1]:.3f}]" for m in FIGURES]
-            slices = [f"{row[part]['HR@10']:.3f}" if row.get(part) else "–" for part in ("follows_another", "does_not")]
-            lines.append(f"| {row['name']} | {' | '.join(cells)} | {row['n']:,} | {' | '.join(slices)} |")
-        for row in rows:
-            if "interval" not in row and "HR@1" in row:
-                parts = [
-                    f"{m} {row[m]['difference']:+.4f} [{row[m]['interval'][0]:+.4f}, {row[m]['interval'][1]:+.4f}]"
-                    + (" (tied)" if row[m]["tied"] else "")
-                    for m in FIGURES
-                ]
-                lines.append(f"\n{row['name']}: {', '.join(parts)}.")
-        return "\n".join(lines)
-    rows = [_flat(row) for row in rows]
-    names = list(dict.fromkeys(name for row in rows for name in row if name != "name"))
-    lines += [f"|  | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    lines += [f"| {row['name']} | {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with what it holds in a table of its own beside the rest."""
-    inner = {f"{key}: {name}": v for key, value in row.items() if isinstance(value, dict) for name, v in value.items()}
-    return {key: value for key, value in row.items() if not isinstance(value, dict)} | inner
-
-
-FIGURES = ("HR@1", "HR@10", "NDCG@10")
-
-
-def _plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """Draw the loss by step."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams["svg.hashsalt"] = "genrec"
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for name, log in curves.items():
-        seen = [entry for entry in log if "loss" in entry]
-        axes.plot([entry["step"] for entry in seen], [entry["loss"] for entry in seen], label=name)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss, nats a target")
-    axes.legend()
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from rows import DATA, RESULTS, Rows, options
+from protocols import DATA, options
+from rows import RESULTS, Rows
 from transformers import get_cosine_schedule_with_warmup
 
 from genrec.bench.report import Book

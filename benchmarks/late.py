@@ -19,7 +19,8 @@ from typing import Any
 
 import click
 import numpy as np
-from rows import DATA, RESULTS, Rows, half, look, options
+from protocols import DATA, options
+from rows import RESULTS, Rows, half, look
 
 from genrec.bench.report import Book
 from genrec.decoding.scoring import Scoring

@@ -8,8 +8,9 @@ Options are chosen from small grids, and the weights of the blend fitted, by lik
 likeliest there is the best, which all others are compared with; the test cases are looked at once. Every list is ranked
 over the whole catalogue. Results go to `benchmarks/results/<data set>/priors.json`. DIR holds a folder a data set:
 
-- foursquare-nyc `events.parquet` (user_id, location_id, start_day, start_min, weekday, split), `items.parquet`: the
-  check-ins in New York of Yang et al. 2014, as split by published work on LLMs for locations
+- foursquare-nyc `events.parquet` (user_id, location_id, start_day, start_min, weekday, split), `items.parquet`
+  (location_id, lat, lon, category): the check-ins in New York of Yang et al. 2014, as split by published work on LLMs
+  for locations
 - smartthings-fr `windows.parquet` (window, household_chain, position, weekday, hours, action), `actions.parquet`:
   device actions in French homes, in windows of ten
 - online-retail `events.parquet` (customer_id, invoice, at, item_id), `items.parquet`: UCI Online Retail
@@ -45,6 +46,7 @@ from genrec.config import create_workspace
 from genrec.decoding.search import place_by_weight
 from genrec.evaluation.metrics import difference, hit_rate, summary
 from genrec.events import Context, Event, Item, batch, items_of
+from genrec.filters import LATITUDE, LONGITUDE
 from genrec.history import History, moments
 from genrec.plugins import Registry
 from genrec.priors.base import Prior
@@ -111,6 +113,8 @@ class Data:
     """Options of priors that the protocol asks for."""
     held_out: bool = False
     """Whether others may count whenever it was: where the protocol leaves out each person's last items."""
+    apart: bool = False
+    """Whether rounds learn from different people, whom other rounds ask about: a model learns for one round alone."""
     unseen: bool = False
     """Whether what the person has already is left out of the lists."""
 
@@ -178,9 +182,17 @@ def foursquare(data: Path, told: Callable[[datetime, datetime], datetime], *, cl
         at = minute + timedelta(seconds=minutes[user, minute])
         minutes[user, minute] += 1
         events.append(Event(user_id=str(user), item_id=str(row["location_id"]), at=at, action=row["split"]))
-    places = pq.read_table(data / "foursquare-nyc" / "items.parquet")["location_id"].to_pylist()
+    places = pq.read_table(data / "foursquare-nyc" / "items.parquet").to_pylist()
     return Data(
-        items=[Item(item_id=str(place), title=f"place {place}") for place in places],
+        items=[
+            Item(
+                item_id=str(row["location_id"]),
+                title=f"place {row['location_id']}",
+                category=row["category"],
+                attributes={LATITUDE: str(row["lat"]), LONGITUDE: str(row["lon"])},
+            )
+            for row in places
+        ],
         rounds=[
             Round(
                 tune=part(events, ["train"], "valid", told=told),
@@ -241,7 +253,7 @@ def smartthings(data: Path) -> Data:
             )
         )
     names = pq.read_table(data / "smartthings-fr" / "actions.parquet")["action"].to_pylist()
-    return Data(items=[Item(item_id=name, title=name) for name in names], rounds=rounds)
+    return Data(items=[Item(item_id=name, title=name) for name in names], rounds=rounds, apart=True)
 
 
 def retail(data: Path) -> Data:

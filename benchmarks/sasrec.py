@@ -22,7 +22,8 @@ from typing import Any
 
 import click
 import numpy as np
-from rows import DATA, RESULTS, Rows, figures, followers
+from protocols import DATA
+from rows import RESULTS, Rows, figures, followers
 from rows import look as note_look
 
 from genrec.bench.report import Book

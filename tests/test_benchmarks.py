@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -95,7 +96,7 @@ def test_a_model_learns_nothing_that_it_is_asked(
     ]
     (tmp_path / "made-up" / "priors.json").write_text(json.dumps({"rows": tuned}))
     assert priors.best_of("made-up") == tuned[1]
-    rows = load("rows").Protocol("made-up", tmp_path, str(tiny_model))
+    rows = load("protocols").Protocol("made-up", tmp_path, str(tiny_model))
     valid, test = rows.cases("valid"), rows.cases("test")
     assert (len(valid), len(test)) == (12, 24)
     asked = {(case.user_id, case.moments[-1].item_ids) for case in (*valid, *test)}
@@ -170,3 +171,156 @@ def test_the_mean_rating_of_a_film_leaves_out_the_one_in_question(load: Callable
     assert means.item("ann", "1") == -2 / (1 + script.SHRINKAGE)  # bob's alone
     assert means.item("cat", "1") == 0.0  # both
     assert means.user(people[1], 1) == (1 - 3 - 2 / (1 + script.SHRINKAGE)) / (1 + script.SHRINKAGE)
+
+
+@pytest.fixture
+def check_ins(tmp_path: Path) -> Callable[..., Path]:
+    """Writes 40 days of four people as the benchmark finds them: a flat, an office from Monday to Friday, a bar."""
+
+    def write(*, last: int = 0) -> Path:
+        """The folder of `--data`; `last` is where everybody's last check-in is."""
+        kinds = ["Residence", "Professional & Other Places", "Nightlife Spot", None]
+        places = [
+            {"location_id": n, "lat": 40.6 + 0.05 * n, "lon": -74.0 + 0.01 * n, "category": kind}
+            for n, kind in enumerate(kinds)
+        ]
+        events = []
+        for user in range(4):
+            for day in range(40):
+                split = "train" if day < 30 else "valid" if day < 35 else "test"
+                when = {"user_id": user, "start_day": day, "weekday": (day + user) % 7, "split": split}
+                visits = [(0, 7), (1, 10), (2 + (day + user) % 2, 19), (0, 23)]
+                visits = [visit for visit in visits if when["weekday"] < 5 or visit[0] != 1]
+                events += [{**when, "location_id": place, "start_min": 60 * at} for place, at in visits]
+            events[-1]["location_id"] = last
+        folder = tmp_path / f"last-{last}" / "foursquare-nyc"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in (("items", places), ("events", events)):
+            pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+        return folder.parent
+
+    return write
+
+
+def read_before(rows: Any, case: History) -> list[str]:
+    """The lines that are read before a case's target."""
+    text: str = rows.writing.tokenizer.decode(rows.prompt(case, align=None))
+    return text.splitlines()
+
+
+def one_at(rows: Any, place: str, hour: int) -> History:
+    """A test case of a weekday on which somebody was in the office, by its target."""
+    cases = rows.cases("test")
+    was_there = {(case.user_id, case.at.date()) for case in cases if case.moments[-1].item_ids == ("1",)}
+    return next(
+        case
+        for case in cases
+        if (case.user_id, case.at.date()) in was_there
+        and case.moments[-1].item_ids[0] in place
+        and case.at.hour == hour
+    )
+
+
+def test_check_ins_are_told_by_the_clock_and_by_where_one_was(
+    load: Callable[[str], Any], tiny_model: Path, check_ins: Callable[..., Path]
+) -> None:
+    rows = load("protocols").DATA["foursquare-nyc"](check_ins(), str(tiny_model))
+    assert rows.catalog.texts == ["Residence A1a", "Professional C1a", "Nightlife F1a", "Place I2a"]
+    lines = [read_before(rows, one_at(rows, *target))[-1] for target in (("1", 10), ("23", 19), ("0", 23))]
+    assert lines == [
+        "three hours later, around ten |",  # still morning, still at home
+        "evening, nine hours later, at work, around seven |",
+        "night, four hours later, at a usual place, around eleven |",
+    ]
+
+
+def test_how_much_of_the_targets_time_is_told(
+    load: Callable[[str], Any], tiny_model: Path, check_ins: Callable[..., Path]
+) -> None:
+    data, read = check_ins(), load("protocols").DATA
+    known = read["foursquare-nyc"](data, str(tiny_model))
+    number = known.cases("test").index(one_at(known, "0", 23))
+    lines = {}
+    for way in ("time unknown", "three hours known", "time known"):
+        rows = read["foursquare-nyc"](data, str(tiny_model), way=way)
+        assert rows.prior.clock is (way != "time unknown")
+        *before, lines[way] = read_before(rows, rows.cases("test")[number])
+        assert before == read_before(known, known.cases("test")[number])[:-1]
+    assert lines == {
+        "time unknown": "at a usual place |",
+        "three hours known": "night, four hours later, at a usual place, around ten |",  # the middle of the three
+        "time known": "night, four hours later, at a usual place, around eleven |",
+    }
+    plain = read["foursquare-nyc-plain"](data, str(tiny_model))
+    assert {line[0] for line in read_before(plain, plain.cases("test")[number])[-20:]} == {"|"}
+    with pytest.raises(ClickException, match="three hours known"):
+        read["foursquare-nyc"](data, str(tiny_model), way="by ear")
+
+
+@pytest.mark.parametrize("way", ["time unknown", "three hours known", "time known"])
+def test_nothing_tells_a_check_in_before_it_happens(
+    load: Callable[[str], Any], tiny_model: Path, check_ins: Callable[..., Path], way: str
+) -> None:
+    read = load("protocols").DATA["foursquare-nyc"]
+    one, other = (read(check_ins(last=place), str(tiny_model), way=way) for place in (0, 3))
+    assert one.cases("test") != other.cases("test")
+    for split in ("valid", "test"):
+        prompts = [[read_before(rows, case) for case in rows.cases(split)] for rows in (one, other)]
+        assert prompts[0] == prompts[1]
+    first_asked = {case.user_id: case.moments[-2].at for case in reversed(one.cases("valid"))}
+    assert all(person.moments[-1].at <= first_asked[person.user_id] for person in one.people)
+    case, row = one.last(one.cases("test")[-1])
+    assert row.token_ids[: row.position[0] + 1].tolist() == list(one.prompt(case, align=None))
+
+
+def test_a_fold_learns_from_no_chain_that_it_asks_about(
+    load: Callable[[str], Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    actions = ["Light:switch on", "Light:switch off", "AirConditioner:fanMode setFanMode", "Light:alarm off"]
+    windows = [
+        {
+            "window": 3 * chain + n,
+            "household_chain": chain,
+            "position": position,
+            "weekday": "Tue",
+            "hours": "9-12",
+            "action": actions[(chain + n + position) % 4],
+        }
+        for chain in range(10)
+        for n in range(3)
+        for position in range(10)
+    ]
+    folder = tmp_path / "smartthings-fr"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(windows), folder / "windows.parquet")
+    pq.write_table(pa.table({"action": actions}), folder / "actions.parquet")
+    judged: set[str] = set()
+    for fold in range(5):
+        rows = load("protocols").DATA["smartthings-fr"](tmp_path, str(tiny_model), fold=fold)
+        learned = {str(int(person.user_id) // 3) for person in rows.people}
+        valid, test = ({rows.whose(case) for case in rows.cases(split)} for split in ("valid", "test"))
+        assert (len(learned), len(valid), len(test)) == (6, 2, 2)
+        assert len(learned | valid | test) == 10
+        judged |= test
+    assert len(judged) == 10
+    assert rows.catalog.texts == ["light on", "light off", "air conditioner set fan mode", "light alarm off"]
+    assert sum("Tuesday morning, around nine |" in line for line in read_before(rows, rows.cases("test")[0])) == 1
+
+
+def test_who_is_drawn_does_not_depend_on_who_else_is_there(load: Callable[[str], Any]) -> None:
+    drawn, whose = load("rows").drawn, [str(n % 7) for n in range(60)]
+    numbers = drawn(whose, 3, 4)
+    assert sorted(Counter(whose[n] for n in numbers).values()) == [4, 4, 4]
+    left = [n for n in range(60) if whose[n] != next(one for one in whose if one not in {whose[n] for n in numbers})]
+    assert [left[i] for i in drawn([whose[n] for n in left], 3, 4)] == numbers
+    assert set(numbers) < set(drawn(whose, 4, 5))
+    assert drawn(whose) == list(range(60))
+
+
+def test_over_people_everybody_counts_the_same(load: Callable[[str], Any]) -> None:
+    rows = load("rows")
+    ranks, people = np.array([0, 0, 0, 7]), ["ann", "ann", "ann", "bob"]
+    found = rows.figures(ranks, people, np.zeros(4, bool))
+    assert (found["HR@1"], found["HR@5"], found["HR@10"]) == (0.75, 0.75, 1.0)
+    assert (found["over people"]["HR@1"], found["over people"]["HR@10"], found["over people"]["n"]) == (0.5, 1.0, 2)
+    assert rows.over_people(ranks, people, than=[0, 0, 9, 0])["HR@1"] == round((1 / 3 - 1) / 2, 4)

@@ -175,7 +175,7 @@ class CheckIns(Protocol):
 
     template = "places"
     features = ("weekday", "part_of_day", "since", "place", "extra")
-    n_learned = 30
+    n_learned = 20
     usual_way = "time known"
     voices = ("repeat",)
     square = 0.018, 0.024

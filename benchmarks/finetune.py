@@ -9,8 +9,8 @@
     python benchmarks/finetune.py page                           # writes training.md from what was measured
     python benchmarks/finetune.py table --dataset foursquare-nyc  # prints what runs with and without context come to
 
-What DIR holds for each data set (`--dataset`) is said in rows.py and priors.py. WORK keeps checkpoints and models; results go to
-`benchmarks/results/<data set>`.
+What DIR holds for each data set (`--dataset`) is said in rows.py and priors.py. WORK keeps checkpoints and models;
+results go to `benchmarks/results/<data set>`.
 """
 
 from __future__ import annotations

@@ -171,6 +171,9 @@ class CheckIns(Protocol):
     and only what that place means to them by what they did until then: home, work, a usual place. The hour is written
     beside the part of day, as `around seven`. Where the moment's time is unknown, it counts as a second after the last
     one, so that no word of the clock is new, and "soon after" is left out.
+
+    A line takes 15 tokens, 7 without context. Twenty moments of a person fit one row: of 535 people 10,645 targets, in
+    188,000 tokens an epoch (230 steps of at most 1,024), and in about half of that without context.
     """
 
     template = "places"

@@ -219,15 +219,13 @@ class Homes(Protocol):
     voices = ("repeat", "sequence", "popularity")
 
     def texts(self, items: Sequence[Item]) -> dict[str, str]:
-        """Device and command, with the capability between them where the rest is taken."""
+        """Device and command, with the capability between them where that is taken, else with a number."""
         found: dict[str, str] = {}
-        taken = set()
         for item in items:
             device, _, rest = item.title.partition(":")
-            forms = [f"{device} {rest.split()[-1]}", f"{device} {rest}"]
-            plain = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", form).lower() for form in forms]
-            found[item.item_id] = plain[0] if plain[0] not in taken else plain[1]
-            taken.add(found[item.item_id])
+            forms = (f"{device} {rest.split()[-1]}", f"{device} {rest}", *(f"{device} {rest} {n}" for n in range(2, 9)))
+            plain = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", form).lower() for form in forms)
+            found[item.item_id] = next(form for form in plain if form not in found.values())
         return found
 
     def tell(self, past: Sequence[Moment]) -> tuple[Moment, ...]:

@@ -276,7 +276,13 @@ def test_nothing_tells_a_check_in_before_it_happens(
 def test_a_fold_learns_from_no_chain_that_it_asks_about(
     load: Callable[[str], Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    actions = ["Light:switch on", "Light:switch off", "AirConditioner:fanMode setFanMode", "Light:alarm off"]
+    actions = [
+        "Light:switch on",
+        "Light:switch off",
+        "AirConditioner:fanMode setFanMode",
+        "Light:alarm off",
+        "light:alarm off",
+    ]
     windows = [
         {
             "window": 3 * chain + n,
@@ -284,7 +290,7 @@ def test_a_fold_learns_from_no_chain_that_it_asks_about(
             "position": position,
             "weekday": "Tue",
             "hours": "9-12",
-            "action": actions[(chain + n + position) % 4],
+            "action": actions[(chain + n + position) % 5],
         }
         for chain in range(10)
         for n in range(3)
@@ -303,7 +309,13 @@ def test_a_fold_learns_from_no_chain_that_it_asks_about(
         assert len(learned | valid | test) == 10
         judged |= test
     assert len(judged) == 10
-    assert rows.catalog.texts == ["light on", "light off", "air conditioner set fan mode", "light alarm off"]
+    assert rows.catalog.texts == [
+        "light on",
+        "light off",
+        "air conditioner set fan mode",
+        "light alarm off",
+        "light alarm off 2",
+    ]
     assert sum("Tuesday morning, around nine |" in line for line in read_before(rows, rows.cases("test")[0])) == 1
 
 

@@ -185,6 +185,10 @@ class VllmEngine(RequestEngine):
         }
         if current_platform.is_cpu():
             arguments |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 30}
+            if os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind" and not any("parallel" in o for o in options or ()):
+                # Asked for as "uni", vLLM would put the worker into a process of its own all the same, so that its
+                # threads can be bound; the engine waits for it in a busy loop, which takes a core from the model.
+                arguments["distributed_executor_backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
         if adapter is not None:
             arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(adapter), "max_loras": 2}
         return arguments | dict(options or {})

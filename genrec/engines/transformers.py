@@ -107,6 +107,11 @@ class TransformersEngine(Engine):
                     hint="pip install 'genrec[train]'; see: genrec adapters list",
                 ) from error
         device = best_device() if device == "auto" else device
+        self._splits = self.lm.config._attn_implementation == "sdpa"
+        if self._splits:
+            from genrec.engines.attention import NAME
+
+            self.lm.set_attn_implementation(NAME)
         self.lm.to(device).eval()
         config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
@@ -246,13 +251,19 @@ class TransformersEngine(Engine):
         return logprob, used
 
     def _mask(self, n_read: int, n_new: int, sees: np.ndarray) -> torch.Tensor:
-        """What each position of a pass may look at. Shape ``(1, 1, m, n_read + m)``, 0 or the lowest number."""
+        """What each position of a pass may look at. Shape ``(1, 1, m, n_read + m)``, 0 or the lowest number.
+
+        Where nothing was read before and attention is ours, of the inner nodes alone: what a prompt sees goes without
+        saying.
+        """
         torch, n_inner = self.torch, len(sees)
         allowed = np.zeros((n_new + n_inner, n_read + n_new + n_inner), bool)
         allowed[:, :n_read] = True
         allowed[:n_new, n_read : n_read + n_new] = np.tri(n_new, dtype=bool)
         allowed[n_new:, n_read : n_read + n_new] = True
         allowed[n_new:, n_read + n_new :] = sees
+        if self._splits and not n_read and n_inner:
+            allowed = allowed[n_new:]
         mask = torch.zeros(1, 1, *allowed.shape, dtype=self.lm.dtype)
         mask[0, 0].masked_fill_(~torch.from_numpy(allowed), torch.finfo(self.lm.dtype).min)
         return mask.to(self.lm.device)

@@ -345,8 +345,8 @@ class _Encoding:
 
     @classmethod
     def load(cls, folder: Path) -> _Encoding:
-        """Memory-map what `save` kept."""
-        indptr, tokens = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("indptr", "tokens"))
+        """Memory-map what `save` kept; as plain arrays, see `Trie.load`."""
+        indptr, tokens = (np.asarray(np.load(folder / f"{n}.npy", mmap_mode="r")) for n in ("indptr", "tokens"))
         trie = Trie.load(folder)
         if not len(indptr) - 1 == trie.n_leaves or len(tokens) != indptr[-1]:
             raise ValueError(f"what {folder} holds does not fit together")
@@ -400,6 +400,13 @@ class EncodedCatalog:
             return now.added[n_after]
         ids: list[int] = now.tokens[now.indptr[row] : now.indptr[row + 1]].tolist()
         return ids
+
+    def n_ids(self, row: int) -> int:
+        """How many `ids` an item has."""
+        now = self._now
+        if row >= now.base.n_leaves:
+            return len(self.ids(row))
+        return int(now.indptr[row + 1]) - int(now.indptr[row])
 
     def save(self, folder: Path) -> None:
         """Keep the large trie and its tokens in `folder`, which appears when all of it is written.

@@ -176,7 +176,7 @@ def render_rows(
     """
     writer = _Writer(encoded, tokenizer, _words(template, history, words), history, None)
     _, head = _head(template, history.user, tokenizer, max_tokens // 2)
-    lines = writer.lines
+    lines = [writer.line(i) for i in range(writer.n_past)]
     groups: dict[int, list[int]] = {}
     for i in range(len(lines)):
         n_open = len(writer.contexts[i]) if i else len(writer.first(0).ids) - len(writer.item_ids(0))
@@ -283,9 +283,9 @@ class _Writer:
         if not n:
             return []
         if (start := self.start(n, budget)) is not None:
-            return [self.first(start), *self.lines[start + 1 :]]
+            return [self.first(start), *(self.line(i) for i in range(start + 1, n))]
         last = self.first(n - 1)
-        items = [len(self.encoded.ids(self.encoded.catalog.row[i])) for i in self.moments[n - 1].item_ids]
+        items = [self.encoded.n_ids(self.encoded.catalog.row[i]) for i in self.moments[n - 1].item_ids]
         shortest = len(last.ids) - sum(items)
         n_items = sum(shortest + total <= budget for total in accumulate(items))
         return [self._cut(n - 1, n_items)] if n_items else []
@@ -295,11 +295,9 @@ class _Writer:
         """Ids of what changes from moment to moment, each with its bar."""
         return self._contexts(self._changes)
 
-    @cached_property
-    def lines(self) -> list[_Line]:
-        """The past moments, each behind the one before."""
-        past = self.moments[: self.n_past]
-        return [self._line(*one) for one in zip(self._changes, self.contexts, past, strict=True)]
+    def line(self, index: int) -> _Line:
+        """A past moment, behind the one before."""
+        return self._line(self._changes[index], self.contexts[index], self.moments[index])
 
     @cached_property
     def _changes(self) -> list[str]:
@@ -309,7 +307,9 @@ class _Writer:
     @cached_property
     def _ends(self) -> np.ndarray:
         """Ids up to the end of each line. Shape ``(n_past + 1,)``, from 0."""
-        return np.cumsum([0, *(len(one.ids) for one in self.lines)])
+        row, n_ids, n_more = self.encoded.catalog.row, self.encoded.n_ids, len(self.newline)
+        each = zip(self.contexts, self.moments, strict=False)  # "now" has no line yet
+        return np.cumsum([0, *(len(ids) + sum(n_ids(row[i]) for i in m.item_ids) + n_more for ids, m in each)])
 
     def start(self, n: int, budget: int) -> int | None:
         """Which line a window over the first `n` begins with; None where not even the last fits whole."""

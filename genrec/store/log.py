@@ -217,12 +217,14 @@ class Store:
         if max_events < 1:
             raise DataError(f"max_events is {max_events}, but must be at least 1")
         theirs = select(events).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(max_events + 1)
         with self._engine.begin() as connection:
-            n = connection.execute(theirs.with_only_columns(func.count())).scalar_one()
-            step = max(1, max_events // 4)
-            n_dropped = -(-max(0, n - max_events) // step) * step
-            latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(n - n_dropped)
             rows = connection.execute(latest_first).mappings().all()
+            if len(rows) > max_events:
+                n = connection.execute(theirs.with_only_columns(func.count())).scalar_one()
+                step = max(1, max_events // 4)
+                n_dropped = -(-(n - max_events) // step) * step
+                rows = rows[: n - n_dropped]
         return [event_of({**row, "at": _EPOCH + timedelta(microseconds=row["at"])}) for row in reversed(rows)]
 
     def item_ids(self, user_id: str, at: datetime) -> set[str]:

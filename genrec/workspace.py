@@ -5,6 +5,8 @@ The only module besides `genrec.cli` in which names become objects. Knows how th
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib.util
 import inspect
 import os
@@ -323,7 +325,13 @@ class Workspace:
         if beside is not None:
             options["adapter"] = beside
         with quiet_start():
-            return build(folder, **options)
+            engine = build(folder, **options)
+        # What libraries made on the way stays for good; looking for garbage in it again and again would stop all
+        # searches for a third of a second each time.
+        gc.collect()
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # what is frozen at exit, libraries report as leaks
+        return engine
 
     def engine_options(self, name: str) -> dict[str, Any]:
         """What an engine is built with besides the model's folder.

@@ -231,7 +231,7 @@ class Recommender:
             ConfigError: If a query's `at` cannot be read, or a filter asks for what no item has.
         """
         begun = self._begun(queries, trace or _ignore)
-        drafts, rankings = self._ground([*begun]) if self.chat else self._search(begun)
+        drafts, rankings = self._ground(begun) if self.chat else self._search(begun)
         answers = [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
         return self._explain(drafts, answers)
 
@@ -286,10 +286,9 @@ class Recommender:
 
         draft = await asyncio.to_thread(prepare)
         started_s = time.perf_counter()
-        ranking: Ranking | Grounded
         if self.chat is not None:
-            _, [ranking] = await asyncio.to_thread(self._ground, [draft])
-            return self._finish(draft, ranking)
+            _, found = await asyncio.to_thread(self._ground, [draft])
+            return self._finish(draft, found[0])
         if self.engine is None or by_prior:
             ranking = await asyncio.to_thread(self._by_prior, draft)
         else:
@@ -420,7 +419,7 @@ class Recommender:
             silent=silent,
         )
 
-    def _search(self, begun: Iterable[_Draft]) -> tuple[list[_Draft], list[Ranking]]:
+    def _search(self, begun: Iterable[_Draft]) -> tuple[list[_Draft], Sequence[Ranking | Grounded]]:
         """Stage 3: the best items under the scoring, of all people at once, some of them still being begun."""
         started_s, drafts = time.perf_counter(), list[_Draft]()
 
@@ -439,10 +438,11 @@ class Recommender:
             draft.done("search", ranking, share_s)
         return drafts, rankings
 
-    def _ground(self, drafts: list[_Draft]) -> tuple[list[_Draft], list[Grounded]]:
+    def _ground(self, begun: Iterable[_Draft]) -> tuple[list[_Draft], Sequence[Ranking | Grounded]]:
         """Stage 3 where the model writes titles: the items that they name, of all people at once."""
         assert self.chat is not None
         assert self.grounder is not None
+        drafts = list(begun)
         started_s = time.perf_counter()
         ks = [n_candidates(self.rerankers, draft.query.k) for draft in drafts]
         prompts = [draft.prompt for draft in drafts if draft.prompt]

@@ -40,7 +40,7 @@ def tree_attention(
     """
     n_first = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[2]
     if not n_first:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0], None
     first, last = (query[:, :, :n_first], key[:, :, :n_first], value[:, :, :n_first]), query[:, :, n_first:]
     return torch.cat(
         [

@@ -91,7 +91,7 @@ def test_an_encoded_catalogue_is_kept_by_fingerprint(tiny_tokenizer: HfTokenizer
     catalog = Catalog.of(items("Heat", "Fargo"))
     first = catalog.encode(tiny_tokenizer, cache=tmp_path)
     again = catalog.encode(tiny_tokenizer, cache=tmp_path)
-    assert isinstance(again.tokens, np.memmap)
+    assert isinstance(again.tokens.base, np.memmap)
     assert isinstance(first.tokens, np.memmap)
     assert [again.ids(row) for row in (0, 1)] == [first.ids(row) for row in (0, 1)]
     other = Catalog.of(items("Heat", "Fargo", "Casablanca")).encode(tiny_tokenizer, cache=tmp_path)
@@ -264,7 +264,7 @@ def test_many_newcomers_are_merged_in_the_background_and_kept(
     again = Catalog.of(everything)  # restarted, and one item came meanwhile
     loaded = again.encode(tiny_tokenizer, cache=tmp_path)
     assert list(tmp_path.iterdir()) == [large]
-    assert isinstance(loaded.tokens, np.memmap)
+    assert isinstance(loaded.tokens.base, np.memmap)
     assert [loaded.ids(row) for row in range(11)] == [encoded.ids(row) for row in range(11)]
     assert loaded.trie.n_leaves == 12
 

@@ -221,8 +221,9 @@ class Recommender:
         """Recommend to several people in one run of the engine.
 
         Args:
-            queries: Who and when. A person for whom no item is left gets an empty list and a note.
-            trace: Is shown what each stage made.
+            queries: Who and when. A person for whom no item is left gets an empty list and a note. Taken as the engine
+                gets to them, maybe in another thread; one that cannot be answered ends all then.
+            trace: Is shown what each stage made, maybe in another thread.
 
         Returns:
             One recommendation for each query, in their order.
@@ -432,8 +433,8 @@ class Recommender:
             rankings = [self._by_prior(draft) for draft in each()]
         else:
             rankings = self.engine.run((_ids(draft), self._searching(draft), draft.usage) for draft in each())
-        beside_s = sum(sum(draft.timings_s.values()) for draft in drafts)  # a worker thread may have done it meanwhile
-        share_s = max(0.0, time.perf_counter() - started_s - beside_s) / max(1, len(drafts))
+        begun_s = sum(sum(draft.timings_s.values()) for draft in drafts)  # counted as theirs, whatever ran beside it
+        share_s = (time.perf_counter() - started_s - begun_s) / max(1, len(drafts))
         for draft, ranking in zip(drafts, rankings, strict=True):
             draft.done("search", ranking, share_s)
         return drafts, rankings

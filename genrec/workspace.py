@@ -5,7 +5,6 @@ The only module besides `genrec.cli` in which names become objects. Knows how th
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib.util
 import inspect
@@ -99,6 +98,7 @@ class Workspace:
         """Stop engines and close the store; closing twice does no harm."""
         while self._engines:
             self._engines.popitem()[1].close()
+        gc.unfreeze()  # what is frozen at exit, libraries report as leaks
         self.store.close()
 
     @cached_property
@@ -326,11 +326,11 @@ class Workspace:
             options["adapter"] = beside
         with quiet_start():
             engine = build(folder, **options)
-        # What libraries made on the way stays for good; looking for garbage in it again and again would stop all
-        # searches for a third of a second each time.
+        # What libraries made on the way stays as long as the engine; looking for garbage in it again and again would
+        # stop all searches for a third of a second each time.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
-        atexit.register(gc.unfreeze)  # what is frozen at exit, libraries report as leaks
         return engine
 
     def engine_options(self, name: str) -> dict[str, Any]:

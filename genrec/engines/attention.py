@@ -1,11 +1,15 @@
 """Attention over a prompt with a tree of continuations behind it, each part in the way that is fastest for it.
 
 Registered with transformers as the attention implementation `NAME`. One mask over both would keep the prompt from the
-kernels that know causal attention and shared key heads. Knows tensors only.
+kernels that know causal attention and shared key heads. A model that cannot change its attention, or makes a mask of
+its own from the one it is given, loses nothing but time. Knows tensors only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +18,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "genrec_tree"
+_behind: ContextVar[tuple[torch.Tensor | None, int]] = ContextVar("behind", default=(None, 0))
+
+
+@contextmanager
+def behind_prompt(mask: torch.Tensor | None, n_prompt: int) -> Iterator[None]:
+    """Say that under a mask the first positions, which are the first keys too, see what is not after them.
+
+    Args:
+        mask: What a model is given meanwhile, whole. Shape ``(1, 1, n, n)``.
+        n_prompt: How many positions that is true of.
+    """
+    token = _behind.set((mask, n_prompt))
+    try:
+        yield
+    finally:
+        _behind.reset(token)
 
 
 def tree_attention(
@@ -24,31 +44,26 @@ def tree_attention(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of transformers' interface, where a mask may be that of the last positions alone.
+    """Attention of transformers' interface: what its fused attention gives, of `behind_prompt` in two parts.
 
     Args:
         module: The attention layer.
         query: Shape ``(1, n_heads, m, n_per_head)``.
         key: Shape ``(1, n_key_heads, n, n_per_head)``.
         value: As `key`.
-        attention_mask: What is added to the products of the last positions, shape ``(1, 1, n_last, n)``; of those
-            before them, which are the first keys, each sees what is not after it. None where all are such.
+        attention_mask: What is added to the products, shape ``(1, 1, m, n)``; None where all is causal.
         options: What else transformers says.
 
     Returns:
         Shape ``(1, m, n_heads, n_per_head)``, and no weights.
     """
-    n_first = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[2]
-    if not n_first:
+    mask, n = _behind.get()
+    if attention_mask is None or attention_mask is not mask or not n or options.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0], None
-    first, last = (query[:, :, :n_first], key[:, :, :n_first], value[:, :, :n_first]), query[:, :, n_first:]
-    return torch.cat(
-        [
-            sdpa_attention_forward(module, *first, None, **options)[0],
-            sdpa_attention_forward(module, last, key, value, attention_mask, **options)[0],
-        ],
-        dim=1,
-    ), None
+    prompt, tree = query[:, :, :n], query[:, :, n:]
+    of_prompt, _ = sdpa_attention_forward(module, prompt, key[:, :, :n], value[:, :, :n], None, **options)
+    of_tree, _ = sdpa_attention_forward(module, tree, key, value, mask[:, :, n:], **options)
+    return torch.cat([of_prompt, of_tree], dim=1), None
 
 
 AttentionInterface.register(NAME, tree_attention)

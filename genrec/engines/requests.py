@@ -140,7 +140,10 @@ class RequestEngine(Engine):
         """Log-probabilities of the tokens of each question, nats, and what that took."""
 
     def run(self, searches: Iterable[Job[T]]) -> list[T]:
-        """Drive searches to their end, `n_parallel` at a time; the next is asked for while those before it go on."""
+        """Drive searches to their end, `n_parallel` at a time.
+
+        What `searches` makes of the next one is done in a worker thread, while those before it go on.
+        """
 
         async def run() -> list[T]:
             free = asyncio.Semaphore(self._n_parallel)
@@ -152,11 +155,10 @@ class RequestEngine(Engine):
                     free.release()
 
             async with _together() as group:
-                tasks = []
-                for job in searches:
+                tasks, jobs = [], iter(searches)
+                while (job := await asyncio.to_thread(next, jobs, None)) is not None:
                     await free.acquire()
                     tasks.append(group.create_task(one(job)))
-                    await asyncio.sleep(0)
             return [task.result() for task in tasks]
 
         return self._wait(run())
@@ -218,7 +220,7 @@ async def _together() -> AsyncIterator[asyncio.TaskGroup]:
         async with asyncio.TaskGroup() as group:
             yield group
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        raise (first := failures.exceptions[0]) from first.__cause__
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

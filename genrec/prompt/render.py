@@ -308,7 +308,7 @@ class _Writer:
     def _ends(self) -> np.ndarray:
         """Ids up to the end of each line. Shape ``(n_past + 1,)``, from 0."""
         row, n_ids, n_more = self.encoded.catalog.row, self.encoded.n_ids, len(self.newline)
-        each = zip(self.contexts, self.moments, strict=False)  # "now" has no line yet
+        each = zip(self.contexts, self.moments[: self.n_past], strict=True)
         return np.cumsum([0, *(len(ids) + sum(n_ids(row[i]) for i in m.item_ids) + n_more for ids, m in each)])
 
     def start(self, n: int, budget: int) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from genrec.engines.base import Job, Search, TokenTree, Usage
-from genrec.engines.requests import Background, Question, RequestEngine
+from genrec.engines.requests import Background, Question, RequestEngine, all_of
 from genrec.errors import EngineError
 
 
@@ -120,4 +120,25 @@ def test_what_fails_while_it_is_being_made_is_raised_as_it_is() -> None:
     with pytest.raises(KeyError, match="nobody"):
         engine.run(jobs())
     assert engine.run([([1], ask(2))]) == [2]
+    engine.close()
+
+
+def test_a_failure_keeps_its_cause_and_whoever_makes_searches_may_ask_too() -> None:
+    engine = Answers(n_parallel=3)
+
+    async def strange() -> None:
+        try:
+            raise ValueError("the root")
+        except ValueError as error:
+            raise EngineError("failed") from error
+
+    with pytest.raises(EngineError, match="failed") as caught:
+        asyncio.run(all_of([strange(), asyncio.sleep(1)]))
+    assert str(caught.value.__cause__) == "the root"
+
+    def jobs() -> Iterator[Job[int]]:
+        for i in range(2):
+            yield [1], ask(engine.run([([2], ask(i + 1))])[0])
+
+    assert engine.run(jobs()) == [1, 2]
     engine.close()

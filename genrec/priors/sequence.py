@@ -76,7 +76,7 @@ class Sequence(LogLinear):
         """Remember which events came when, and which came close to which."""
         self._popular = Popular(self._log, self._n_items)
         self._pairs = self._part("pairs", Pairs, lambda: Pairs.of(self._log, self._n_items, reach=REACH))
-        self._words = self._part("words", Words, lambda: Words.of(self._catalog.titles))
+        self._words = self._part("words", Words, lambda: Words.of(self._catalog.descriptions()))
 
     def _gates(self, past: Past) -> np.ndarray:
         """The weights that always count, and those that count within a visit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -64,6 +65,14 @@ def test_the_reader_shown_is_a_plugin() -> None:
     assert reader.read(song).words.strip("\0") == "axel f"
     with pytest.raises(DataError, match="is no module"):
         reader.read(b"ID3")
+
+
+def test_the_settings_shown_are_settings() -> None:
+    shown = [tomllib.loads(block)["media"] for block in blocks("toml")]
+    assert len(shown) == 3
+    for readers in shown:
+        for name, options in readers.items():
+            Registry().build("media", name, options)
 
 
 def test_every_reader_of_ours_is_in_the_table_and_the_limits_are_those() -> None:

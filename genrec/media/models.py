@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class _WithModel(MediaReader):
         return f"{type(self).__name__} 1 {fingerprint(model_folder(self.model))} {options}"
 
     @cached_property
-    def _transformers(self) -> ModuleType:
+    def _transformers(self) -> Any:
         """The library, silent."""
         try:
             import torch  # noqa: F401  (transformers imports without it, and can do nothing then)
@@ -62,7 +61,7 @@ class _WithModel(MediaReader):
                 hint="Name a model of that kind, saved whole with save_pretrained().",
             ) from error
 
-    def _load(self, transformers: ModuleType, folder: Path) -> Any:
+    def _load(self, transformers: Any, folder: Path) -> Any:
         """What `read` works with."""
         raise NotImplementedError
 
@@ -87,7 +86,7 @@ class Caption(_WithModel):
         [answer] = self._loaded(**asked, max_new_tokens=self.max_tokens, return_full_text=False)
         return Reading(words=answer["generated_text"])
 
-    def _load(self, transformers: ModuleType, folder: Path) -> Any:
+    def _load(self, transformers: Any, folder: Path) -> Any:
         return transformers.pipeline("image-text-to-text", model=str(folder))
 
 
@@ -116,7 +115,7 @@ class Tags(_WithModel):
         best = np.argsort(-(labels @ vector), kind="stable")[: self.n_tags]
         return Reading(words=", ".join(self.labels[i] for i in best), vector=vector)
 
-    def _load(self, transformers: ModuleType, folder: Path) -> Any:
+    def _load(self, transformers: Any, folder: Path) -> Any:
         """Model, processor and the labels' vectors, shape ``(n_labels, n_dims)``."""
         import torch
 
@@ -145,7 +144,7 @@ class Sounds(_WithModel):
         kinds = self._loaded(heard, top_k=self.n_tags)
         return Reading(words=", ".join(kind["label"] for kind in kinds if kind["score"] >= self.least))
 
-    def _load(self, transformers: ModuleType, folder: Path) -> Any:
+    def _load(self, transformers: Any, folder: Path) -> Any:
         return transformers.pipeline("audio-classification", model=str(folder))
 
 

@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec.errors import ConfigError, ModelError
+from genrec.errors import ConfigError, DataError, ModelError
 from genrec.media.base import MediaReader, Reading
 from genrec.media.pictures import open_picture
+
+TIMEOUT_S = 60
+"""Longest time for one picture, in seconds."""
 
 
 @dataclass(kw_only=True)
@@ -45,7 +48,8 @@ class Ocr(MediaReader):
     def read(self, content: bytes) -> Reading:
         """The words Tesseract is sure of, in the order in which they stand."""
         self._engine.SetImage(open_picture(content))
-        self._engine.Recognize()
+        if not self._engine.Recognize(TIMEOUT_S * 1000):
+            raise DataError(f"took Tesseract longer than {TIMEOUT_S} s")
         found = self._engine.MapWordConfidences()
         return Reading(words=" ".join(word for word, sure in found if sure >= self.least))
 

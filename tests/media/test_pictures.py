@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genrec.errors import DataError
 from genrec.media.pictures import MAX_SIDE, open_picture
@@ -75,3 +78,21 @@ def test_a_decompression_bomb_is_refused(side: int) -> None:
 def test_what_is_no_picture_of_a_plain_format_is_refused(content: bytes) -> None:
     with pytest.raises(DataError, match="no picture that can be read"):
         open_picture(content)
+
+
+WHOLE = [saved(Image.effect_noise((24, 16), 80), kind) for kind in ("BMP", "GIF", "JPEG", "PNG", "WEBP")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    whole=st.sampled_from(WHOLE),
+    end=st.integers(0, 3000),
+    changes=st.lists(st.tuples(st.integers(0), st.binary(max_size=4))),
+)
+def test_a_damaged_file_is_a_picture_or_refused(whole: bytes, end: int, changes: list[tuple[int, bytes]]) -> None:
+    content = bytearray(whole[:end])
+    for at, new in changes:
+        at %= len(content) + 1
+        content[at : at + len(new)] = new
+    with suppress(DataError):
+        assert open_picture(bytes(content)).mode == "RGB"

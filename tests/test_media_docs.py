@@ -43,7 +43,7 @@ def test_the_example_leads_from_files_to_another_recommendation(
         assert result.exit_code == 0, result.output
         said.append(result.stdout)
     _, first, media, second = said
-    assert media.startswith("ocr: 6 read, 0 unchanged, 0 missing, 0 failed")
+    assert f"```\n{media}```" in PAGE
     assert [best(first), best(second)] == ["13", "12"]
     assert "The first answer is item 13" in PAGE
     assert "The second is item 12" in PAGE

@@ -169,7 +169,7 @@ def _sound(content: bytes, rate: int) -> np.ndarray:
             heard = opened.read(SECONDS * opened.samplerate, dtype="float32", always_2d=True).mean(axis=1)
             own = opened.samplerate
     except soundfile.SoundFileError as error:
-        raise DataError(f"no sound that can be read: {error}") from error
+        raise DataError(f"is no sound that can be read: {getattr(error, 'error_string', error)}") from error
     if not len(heard):
         raise DataError("is a sound without a sample")
     return np.asarray(resample_poly(heard, rate, own), np.float32)

@@ -25,7 +25,7 @@ def open_picture(content: bytes) -> Image:
         ModelError: If Pillow is missing.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError as error:
         raise ModelError("pictures need the package Pillow", hint="pip install Pillow") from error
     with warnings.catch_warnings():
@@ -36,9 +36,11 @@ def open_picture(content: bytes) -> Image:
             picture.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is read smaller at once
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise DataError(f"too many pixels: {error}") from error
+            raise DataError(f"has too many pixels: {error}") from error
+        except UnidentifiedImageError as error:
+            raise DataError(f"is no picture that can be read ({', '.join(FORMATS)})") from error
         except Exception as error:  # a damaged file raises errors of all kinds
-            raise DataError(f"no picture that can be read ({', '.join(FORMATS)}): {error}") from error
+            raise DataError(f"is a picture that cannot be read: {error}") from error
     upright.thumbnail((MAX_SIDE, MAX_SIDE))
     page = Image.new("RGB", upright.size, "white")
     page.paste(upright, mask=upright)

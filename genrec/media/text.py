@@ -33,4 +33,4 @@ class Text(MediaReader):
         try:
             return Reading(words=content.decode(self.encoding))
         except UnicodeDecodeError as error:
-            raise DataError(f"no text in {self.encoding}: {error.reason} at byte {error.start:,}") from error
+            raise DataError(f"is no text in {self.encoding}: {error.reason} at byte {error.start:,}") from error

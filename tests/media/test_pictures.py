@@ -76,7 +76,7 @@ def test_a_decompression_bomb_is_refused(side: int) -> None:
     ],
 )
 def test_what_is_no_picture_of_a_plain_format_is_refused(content: bytes) -> None:
-    with pytest.raises(DataError, match="no picture that can be read"):
+    with pytest.raises(DataError, match=r"picture that can(not)? be read"):
         open_picture(content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "genrec.db")
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "genrec.db") as store:
+        yield store
 
 
 def put(store: Store, **files: str | None) -> None:

@@ -85,6 +85,23 @@ class Edge:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Medium:
+    """What a reader made of the picture, sound or text that an item names."""
+
+    item_id: str
+    reader: str
+    """Name of the reader."""
+    file: str
+    """What the item names, as it stands there."""
+    content: str
+    """Hash of the file and of what read it: where two are equal, so are words and vector."""
+    words: str
+    """One clean line; empty where there was nothing to say."""
+    vector: bytes | None = None
+    """Numbers that tell what is alike, as float32, little-endian; null where the reader gives none."""
+
+
 def _text(name: str) -> pa.Field:
     return pa.field(name, pa.string(), nullable=False)
 

@@ -628,6 +628,7 @@ class Recommender:
             item_id=item.item_id,
             title=item.title,
             category=item.category,
+            description=self.catalog.description(row),
             logprob=logprob,
             probability=float(np.exp(logprob)) if is_distribution else None,
             score=logprob,

@@ -26,10 +26,13 @@ from genrec.decoding.search import Limits
 from genrec.engines.base import Engine
 from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
-from genrec.errors import ConfigError, ModelError, TextTakenError
+from genrec.errors import ConfigError, ModelError, PluginError, TextTakenError
 from genrec.evaluation.split import Split, split_by_person, split_by_time
+from genrec.events import Medium
 from genrec.finetune.adapter import CARD, NEVER_MERGED, Card, share_unseen
 from genrec.ground import Grounder
+from genrec.media.base import MediaReader
+from genrec.media.reading import Outcome, read_media
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
@@ -106,7 +109,9 @@ class Workspace:
         """The store's items with their texts; newcomers' texts are assigned and saved."""
         with self._loading("catalog"):
             for attempt in range(3):
-                catalog = Catalog.read(self.store.items(), self.store.texts(), retired=self.store.retired())
+                catalog = Catalog.read(
+                    self.store.items(), self.store.texts(), retired=self.store.retired(), media=self._media
+                )
                 try:
                     self.store.save_texts(catalog.new_texts)
                 except TextTakenError:  # another process assigned texts between our reading and our saving
@@ -115,6 +120,10 @@ class Workspace:
                 else:
                     break
             return catalog
+
+    def _media(self, *, vectors: bool = False) -> Iterator[Medium]:
+        """What the readers of the settings made of media; what others made stays in the store and does not count."""
+        return (one for one in self.store.media(vectors=vectors) if one.reader in self.settings.media)
 
     @cached_property
     def prior(self) -> Prior:
@@ -378,6 +387,32 @@ class Workspace:
         with self._loading("vectors"):
             embedder = Embedder(model_folder(self.settings.embedding))
             return TextVectors.of(self.catalog.texts, embedder, cache=self.folder / CACHE / "vectors")
+
+    def read_media(self, *, advance: Callable[[int], None] = lambda n: None) -> dict[str, Outcome]:
+        """Read the files that items name, with each reader of the settings, unless that was done before.
+
+        What was read is on the disk when it returns; a catalogue that was open before knows nothing of it.
+
+        Args:
+            advance: Is told how many more files are done.
+
+        Raises:
+            ConfigError: If no reader is named, or one has a wrong option.
+            StoreError: If the store fails.
+        """
+        if not self.settings.media:
+            raise ConfigError(
+                "no reader of media is named in genrec.toml",
+                hint='Name one and its folder, e.g. [media.ocr] and below it folder = "pictures": see docs/media.md',
+            )
+        readers: dict[str, MediaReader] = {}
+        unusable: dict[str, Outcome] = {}
+        for name, options in self.settings.media.items():
+            try:
+                readers[name] = self.registry.build("media", name, options)
+            except PluginError as error:  # the others go on
+                unusable[name] = Outcome(unusable=str(error))
+        return unusable | read_media(self.store, readers, self.folder, advance=advance)
 
     def recommender(
         self,

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import uuid4
@@ -23,7 +24,7 @@ from sqlalchemy import event as sql_event
 from sqlalchemy import text
 
 from genrec.errors import DataError, StoreError, TextTakenError
-from genrec.events import SCHEMAS, Context, Edge, Event, Item, User, batch, event_of
+from genrec.events import SCHEMAS, Context, Edge, Event, Item, Medium, User, batch, event_of
 from genrec.store import Appended, Forgotten, Mark, Store
 from genrec.store.connection import VERSION_TABLE
 from genrec.store.rows import content_digests
@@ -449,6 +450,26 @@ def test_items_and_their_texts_are_added_together_or_not_at_all(store: Store) ->
         store.add_items(batch("items", [Item(item_id="i3", title="\0")]), {"i3": "x"})
 
 
+# Media
+
+
+def test_media_come_back_as_they_were_by_item_and_reader(store: Store) -> None:
+    made = [
+        Medium(item_id=item, reader=reader, file="a.png", content=f"{item} {reader}", words="Tee ☕", vector=vector)
+        for item, reader, vector in (("i1", "ocr", None), ("i1", "tags", b"\0\xff" * 8), ("i2", "ocr", b""))
+    ]
+    store.put_media([])
+    store.put_media(made[::-1])
+    assert list(store.media(vectors=True)) == made
+    assert list(store.media()) == [replace(one, vector=None) for one in made]
+    assert store.medium("i1 tags") == made[1]
+    assert store.medium("i3 tags") is None
+    store.put_media([replace(made[0], words="Kaffee")])
+    assert [one.words for one in store.media()] == ["Kaffee", "Tee ☕", "Tee ☕"]
+    store.drop_media("ocr", ["i1", "gone"])
+    assert list(store.media(vectors=True)) == made[1:]
+
+
 # Retiring
 
 
@@ -473,12 +494,14 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> No
     with Store.open(file) as store:
         store.put("items", [batch("items", [Item(item_id="i1", title="Heat")])])
     with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DROP TABLE item_media")
         connection.execute("DROP INDEX items_retired")
         connection.execute("ALTER TABLE items DROP COLUMN retired_at")
         connection.execute("UPDATE genrec_version SET version_num = '0001'")
     with Store.open(file) as store:
         assert store.retired() == set()
         assert store.retire(["i1"]) == {"i1"}
+        assert list(store.media()) == []
 
 
 # Forgetting

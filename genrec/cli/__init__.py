@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "Say what is missing here and how to get it.",
     "config": "Show every setting and where it comes from.",
     "import": "Bring data in through a source.",
+    "media": "Put pictures, sounds and texts of items into words.",
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
     "evaluate": "Say how good recommendations are, judged by what people chose last.",

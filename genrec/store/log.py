@@ -1,7 +1,7 @@
 """The one object of the store: append and put, read back as of an instant, forget.
 
 Gives back what was put in and nothing it concluded from it; moments, windows in tokens and catalogues are made by
-others. What `append`, `put`, `add_items`, `retire`, `save_texts` and `forget` did is on the disk when they return.
+others. What a method wrote is on the disk when it returns.
 """
 
 from __future__ import annotations
@@ -19,12 +19,23 @@ from sqlalchemy import Connection, Engine, Select, Table, delete, func, or_, sel
 from sqlalchemy.dialects import postgresql, sqlite
 
 from genrec.errors import DataError, StoreError, TextTakenError
-from genrec.events import SCHEMAS, Event, Kind, User, event_of, from_json
+from genrec.events import SCHEMAS, Event, Kind, Medium, User, event_of, from_json
 from genrec.store.append import Appended, append_batch
 from genrec.store.connection import connect, outside_transactions, writing
 from genrec.store.rows import Names, check
 from genrec.store.summary import Summary, summarise
-from genrec.store.tables import CURRENT, RETIRED, edges, events, item_texts, items, metadata, sources, users
+from genrec.store.tables import (
+    CURRENT,
+    RETIRED,
+    edges,
+    events,
+    item_media,
+    item_texts,
+    items,
+    metadata,
+    sources,
+    users,
+)
 
 _BATCH = 20_000  # rows of a record batch read back, and of a statement that writes
 _NAMED = 1_000  # ids named in one statement
@@ -405,6 +416,41 @@ class Store:
                     f"item {item_id!r} cannot get the text {wanted!r}: {why}",
                     hint="Another process may have assigned texts meanwhile; read them again and retry.",
                 )
+
+    def media(self, *, vectors: bool = False) -> Iterator[Medium]:
+        """Stream what readers made of the media of items, by item and reader.
+
+        Args:
+            vectors: Whether to read vectors too, which are long; without, they are null.
+        """
+        columns = [column for column in item_media.columns if vectors or column.name != "vector"]
+        query = select(*columns).order_by(item_media.c.item_id, item_media.c.reader)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=_BATCH).execute(query).mappings():
+                yield Medium(**row)
+
+    def medium(self, content: str) -> Medium | None:
+        """What a reader made of a file before, whichever item named it."""
+        query = select(item_media).where(item_media.c.content == content).limit(1)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).mappings().first()
+        return Medium(**row) if row else None
+
+    def put_media(self, media: Iterable[Medium]) -> None:
+        """Add or replace, by item and reader, what was made of media; all of them or none."""
+        statement = self._insert(item_media)
+        values = {name: statement.excluded[name] for name in ("file", "content", "words", "vector")}
+        upsert = statement.on_conflict_do_update(index_elements=["item_id", "reader"], set_=values)
+        if rows := [vars(medium) for medium in media]:
+            with writing(self._engine) as connection, connection.begin():
+                connection.execute(upsert, rows)
+
+    def drop_media(self, reader: str, item_ids: Iterable[str]) -> None:
+        """Delete what a reader made of the media of some items."""
+        with writing(self._engine) as connection, connection.begin():
+            for some in _pieces(item_ids):
+                theirs = item_media.c.reader == reader, item_media.c.item_id.in_(some)
+                connection.execute(delete(item_media).where(*theirs))
 
     def forget(self, user_id: str) -> Forgotten:
         """Delete a person: their events in every version, their row, their relations from and to others.

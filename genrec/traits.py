@@ -38,7 +38,7 @@ HALF_LIFE = timedelta(days=90)
 MIN_TIMES, MIN_DAYS, MIN_ITEMS, MIN_LIFT = 5, 3, 2, 2.0
 """Evidence of an interest: chosen so many times, on so many days, so many different items of it, and this many times as
 often as the catalogue's share of it says."""
-MIN_USES, UNSTEADY, OVER = 5, 1 / 3, 2
+MIN_USES, UNSTEADY, OVER = 6, 1 / 4, 2
 """Evidence of a habit: used on so many days; the gaps between them differ from the middle one by this share of it at
 most, on average and a long break counting as one gap; and since then no more than so many gaps have gone by."""
 MAX_CHARS = 40

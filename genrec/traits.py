@@ -1,10 +1,10 @@
-"""What somebody is like, told from what they did before: interests and habits, each with its evidence.
+"""What somebody is like, inferred from what they did before: interests and habits, each with its evidence.
 
 An interest is a category that somebody chooses more often than the catalogue offers it; items without a category count
-by the values of their attributes. A habit is an item or a device that comes back in a rhythm. What happened lately
-counts for more, and what counts is how long it was before the last moment looked at, never how long ago it is now.
-Nothing of it is stored: it is derived from the events that are read, and is gone with them. Below the evidence nothing
-is said. Knows catalogues and moments; knows nothing of prompts.
+by the values of their attributes. A habit is an item or a device that comes back in a rhythm. What is recent counts
+more, as seen from the last moment looked at and never from now. Below the evidence nothing is said. Nothing of it is
+stored: it is derived from the events that are read, and is gone with them. Knows catalogues and moments; knows nothing
+of prompts.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ _reading = threading.Lock()
 
 
 def kinds(catalog: Catalog) -> Kinds:
-    """What the items of a catalogue are, as it is now; the first call for a million items takes a second."""
+    """What the items of a catalogue are now; the first call reads them all, up to four seconds for a million."""
     with _reading:
         found = _of_catalog.setdefault(catalog, Kinds())
         found.read(catalog)

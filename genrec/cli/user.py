@@ -1,8 +1,9 @@
-"""`genrec user`: what is known and told of somebody, and what they correct of it."""
+"""`genrec user`: what is known and inferred of somebody, and what they correct of it."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ def command() -> None:
 @workspace_option
 @json_option
 def show(user: str, at: str | None, workspace: Path, as_json: bool) -> None:
-    """Show what is known of ID: attributes, what their events tell, usual places."""
+    """Show what is known of ID: attributes, what is inferred from their events and why, usual places."""
     from genrec.workspace import open_workspace
 
     with open_workspace(workspace) as opened:
@@ -47,10 +48,10 @@ def show(user: str, at: str | None, workspace: Path, as_json: bool) -> None:
 def set_(user: str, changes: tuple[tuple[str, str], ...], workspace: Path) -> None:
     """Correct attributes of ID; that comes before what any source says, now or later.
 
-    `time_zone` is the clock that the person lives by. `interests` and `habits` take the place of what events tell.
+    `time_zone` is the clock that the person lives by. `interests` and `habits` take the place of what is inferred.
     """
     from genrec.context import clock
-    from genrec.store.log import TIME_ZONE
+    from genrec.store import TIME_ZONE
     from genrec.traits import PREFIX
     from genrec.workspace import open_workspace
 
@@ -58,7 +59,7 @@ def set_(user: str, changes: tuple[tuple[str, str], ...], workspace: Path) -> No
         for trait, prefix in PREFIX.items():
             if key.startswith(prefix):
                 raise ConfigError(
-                    f"{key} is told from events and can only be struck",
+                    f"{key} is inferred and can only be struck",
                     hint=f'Say all of them yourself: genrec user set {user} {trait}="{key.removeprefix(prefix)}, …"',
                 )
         if key == TIME_ZONE:
@@ -75,7 +76,7 @@ def set_(user: str, changes: tuple[tuple[str, str], ...], workspace: Path) -> No
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @workspace_option
 def unset(user: str, keys: tuple[str, ...], workspace: Path) -> None:
-    """Strike attributes of ID, or tags that events tell, such as interest:beer or habit:milk; for good."""
+    """Strike attributes of ID for good, or what is inferred, such as interest:beer or habit:milk."""
     from genrec.workspace import open_workspace
 
     with open_workspace(workspace) as opened:
@@ -84,7 +85,8 @@ def unset(user: str, keys: tuple[str, ...], workspace: Path) -> None:
             _check_key(opened, user, key)
         opened.store.correct(user, dict.fromkeys(keys))
     for key in keys:
-        click.echo(plain(f"{user}: {key} is struck. To take that back: genrec user reset {user} {key!r}"))
+        again = shlex.join(["genrec", "user", "reset", user, key])
+        click.echo(plain(f"{user}: {key} is struck. To take that back: {again}"))
 
 
 @command.command("reset", no_args_is_help=True)
@@ -92,7 +94,7 @@ def unset(user: str, keys: tuple[str, ...], workspace: Path) -> None:
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @workspace_option
 def reset(user: str, keys: tuple[str, ...], workspace: Path) -> None:
-    """Take corrections of ID back: what sources say and events tell holds again."""
+    """Take corrections of ID back: what sources say and what is inferred holds again."""
     from genrec.workspace import open_workspace
 
     with open_workspace(workspace) as opened:
@@ -117,7 +119,7 @@ def _check_known(opened: Workspace, user: str) -> None:
 def _check_key(opened: Workspace, user: str, key: str) -> None:
     """Refuse a key that stands for nothing that could be struck."""
     from genrec.context.device import device
-    from genrec.store.log import TIME_ZONE
+    from genrec.store import TIME_ZONE
     from genrec.traits import PREFIX, kinds
 
     name = key.partition(":")[2]
@@ -129,7 +131,7 @@ def _check_key(opened: Workspace, user: str, key: str) -> None:
         if name not in opened.catalog.texts and name not in {device(event.context) for event in past}:
             raise ConfigError(
                 f"there is no item or device {name!r}",
-                hint=f"Write it as a prompt does; genrec user show {user} says what is told.",
+                hint=f"Write it as a prompt does; genrec user show {user} lists what is inferred.",
             )
     else:
         person = opened.store.user(user)
@@ -197,8 +199,10 @@ def _as_text(found: dict[str, Any]) -> str:
     ]
     parts += [table(found["attributes"])] if found["attributes"] else []
     parts += [f"struck: {plain(', '.join(found['struck']))}"] if found["struck"] else []
-    parts += [table([{"interest": tag["text"], "evidence": _why(tag)} for tag in found["interests"]])]
-    parts += [table([{"habit": tag["text"], "evidence": _why(tag)} for tag in found["habits"]])]
+    told = [
+        {"inferred": tag["key"], "in prompts": tag["text"], "evidence": _why(tag)}
+        for tag in [*found["interests"], *found["habits"]]
+    ]
     places = [
         {
             "place": place["word"],
@@ -207,12 +211,13 @@ def _as_text(found: dict[str, Any]) -> str:
         }
         for place in found["usual_places"]
     ]
-    return "\n\n".join(part for part in [*parts, table(places)] if part)
+    return "\n\n".join(part for part in [*parts, table(told), table(places)] if part)
 
 
 def _why(tag: dict[str, Any]) -> str:
     """How many events of what, when."""
+    said = f"{tag['n_events']} times on {tag['n_days']} days, {tag['first']} to {tag['last']}"
+    if "lift" not in tag:
+        return said
     of = ", ".join(f"{item} {n}" for item, n in tag["of"].items())
-    much = f"; {tag['lift']:.1f} times the catalogue's share" if "lift" in tag else ""
-    what = f": {of}" if "lift" in tag else ""
-    return f"{tag['n_events']} times on {tag['n_days']} days, {tag['first']} to {tag['last']}{what}{much}"
+    return f"{said}: {of}; {tag['lift']:.1f} times the catalogue's share"

@@ -59,12 +59,11 @@ def test_show_tells_attributes_events_and_what_they_tell(shop: Path) -> None:
         "dan · 2025-07-10T09:00 · no time zone of their own",
         "12 events before, the last at 2025-06-24T13:00",
         "",
-        "interest  evidence",
-        "drinks    12 times on 12 days, 2025-06-02 to 2025-06-24: Beer 6, Tea 6; 5.0 times the catalogue's share",
-        "",
-        "habit                    evidence",
-        "Beer about every 4 days  6 times on 6 days, 2025-06-04 to 2025-06-24",
-        "Tea about every 4 days   6 times on 6 days, 2025-06-02 to 2025-06-22",
+        "inferred         in prompts               evidence",
+        "interest:drinks  drinks                   12 times on 12 days, 2025-06-02 to 2025-06-24: Beer 6, Tea 6; "
+        "5.0 times the catalogue's share",
+        "habit:Beer       Beer about every 4 days  6 times on 6 days, 2025-06-04 to 2025-06-24",
+        "habit:Tea        Tea about every 4 days   6 times on 6 days, 2025-06-02 to 2025-06-22",
     ]
     assert genrec("user", "show", "ann", *LATER, workspace=shop).splitlines() == [
         "ann · 2025-07-10T09:00 · America/New_York",
@@ -122,7 +121,7 @@ def test_corrections_hold_over_imports_and_what_events_tell(shop: Path) -> None:
 
 def test_a_tag_is_struck_for_good_and_can_be_taken_back(shop: Path) -> None:
     said = genrec("user", "unset", "dan", "interest:drinks", "habit:Tea", workspace=shop)
-    assert "dan: interest:drinks is struck. To take that back: genrec user reset dan 'interest:drinks'" in said
+    assert "dan: interest:drinks is struck. To take that back: genrec user reset dan interest:drinks" in said
     told = shown(shop, "dan")
     assert (told["struck"], told["interests"]) == (["habit:Tea", "interest:drinks"], [])
     assert [habit["key"] for habit in told["habits"]] == ["habit:Beer"]

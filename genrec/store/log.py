@@ -378,9 +378,9 @@ class Store:
         Returns:
             None for one of whom neither says anything.
         """
-        own = self.corrections(user_id)
         with self._engine.begin() as connection:
             row = connection.execute(self._select("users").where(users.c.user_id == user_id)).mappings().first()
+            own = self._corrections(connection, user_id)
         if row is None and not own:
             return None
         given = from_json(row["attributes"]) if row else {}
@@ -431,9 +431,13 @@ class Store:
 
     def corrections(self, user_id: str) -> dict[str, str | None]:
         """What a person corrected, by name; None for what is struck."""
-        own = select(corrections.c.key, corrections.c.value).where(corrections.c.user_id == user_id)
         with self._engine.begin() as connection:
-            return {one.key: one.value for one in connection.execute(own.order_by(corrections.c.key))}
+            return self._corrections(connection, user_id)
+
+    @staticmethod
+    def _corrections(connection: Connection, user_id: str) -> dict[str, str | None]:
+        own = select(corrections.c.key, corrections.c.value).where(corrections.c.user_id == user_id)
+        return {one.key: one.value for one in connection.execute(own.order_by(corrections.c.key))}
 
     def user_ids(self, limit: int | None = None) -> list[str]:
         """Everybody known by a row of their own or by an event, those with most events first, then by id."""

@@ -343,7 +343,7 @@ class Recommender:
             )
             own_zone = None
         zone = own_zone or self.words.time_zone
-        at, named_zone = _instant(query.at, clock(zone))
+        at, named_zone = instant(query.at, clock(zone))
         if not named_zone:
             whose = f"the clock of {query.user_id}" if own_zone else "the workspace's clock"
             notes.append(f"{query.at} names no time zone: read in {zone}, {whose}.")
@@ -658,7 +658,7 @@ def _nothing_left(query: Query, n_items: int) -> str:
     return f"No item is left for {query.user_id}: all {n_items} of the catalogue are retired."
 
 
-def _instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:
+def instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:
     """The moment asked about on the person's clock, and whether it named a zone itself."""
     if isinstance(at, str):
         try:

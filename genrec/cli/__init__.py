@@ -33,6 +33,7 @@ COMMANDS = {
     "tune": "Find training options that suit these people.",
     "adapters": "List, show and choose what training made.",
     "serve": "Answer over HTTP, with OpenAI's routes beside ours on vLLM.",
+    "user": "Show what is known of somebody, and correct it.",
     "models": "List models and fetch them.",
     "prompts": "List, show, render and copy prompt templates.",
     "plugins": "List what is installed, and what is broken.",

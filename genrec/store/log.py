@@ -6,7 +6,7 @@ others. What a method wrote is on the disk when it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -27,6 +27,7 @@ from genrec.store.summary import Summary, summarise
 from genrec.store.tables import (
     CURRENT,
     RETIRED,
+    corrections,
     edges,
     events,
     item_media,
@@ -36,11 +37,17 @@ from genrec.store.tables import (
     sources,
     users,
 )
+from genrec.text import clean
 
 _BATCH = 20_000  # rows of a record batch read back, and of a statement that writes
 _NAMED = 1_000  # ids named in one statement
 _KEYS = {"items": ["item_id"], "users": ["user_id"], "edges": ["from_id", "to_id", "kind"]}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+TIME_ZONE = "time_zone"
+"""Name under which somebody corrects the clock they live by."""
+MAX_NAME = 40
+"""Longest name of an attribute that somebody may give, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,8 @@ class Forgotten:
     """1 if the person had a row of their own, else 0."""
     n_edges: int
     """Relations from and to the person."""
+    n_corrections: int
+    """What the person had corrected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +247,16 @@ class Store:
                 rows = rows[: n - n_dropped]
         return [event_of({**row, "at": _EPOCH + timedelta(microseconds=row["at"])}) for row in reversed(rows)]
 
+    def n_events(self, user_id: str, at: datetime) -> int:
+        """How many events of a person lie strictly before an instant.
+
+        Raises:
+            DataError: If `at` has no time zone.
+        """
+        theirs = select(func.count()).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        with self._engine.begin() as connection:
+            return int(connection.execute(theirs).scalar_one())
+
     def item_ids(self, user_id: str, at: datetime) -> set[str]:
         """The items of all of a person's events strictly before an instant.
 
@@ -326,7 +345,7 @@ class Store:
         return self._stream("items", self._select("items").order_by(items.c.seq))
 
     def users(self) -> Iterator[pa.RecordBatch]:
-        """Stream the users in the order they first came, as ``SCHEMAS["users"]``."""
+        """Stream the users as sources know them, in the order they first came, as ``SCHEMAS["users"]``."""
         return self._stream("users", self._select("users").order_by(users.c.seq))
 
     def edges(self) -> Iterator[pa.RecordBatch]:
@@ -356,10 +375,71 @@ class Store:
             yield pa.RecordBatch.from_arrays(list(columns), schema=schema)
 
     def user(self, user_id: str) -> User | None:
-        """What is stored about a person; None for one known by events alone, or not at all."""
+        """What holds of a person: what they corrected, and else what sources say.
+
+        Returns:
+            None for one of whom neither says anything.
+        """
         with self._engine.begin() as connection:
             row = connection.execute(self._select("users").where(users.c.user_id == user_id)).mappings().first()
-        return User(**{**row, "attributes": from_json(row["attributes"])}) if row else None
+            own = self._corrections(connection, user_id)
+        if row is None and not own:
+            return None
+        given = from_json(row["attributes"]) if row else {}
+        zone = own.get(TIME_ZONE, row["time_zone"] if row else None)
+        said = {key: value for key, value in own.items() if value is not None and key != TIME_ZONE}
+        return User(
+            user_id=user_id,
+            time_zone=zone,
+            attributes=said | {key: value for key, value in given.items() if key not in own},
+            struck=frozenset(own) - frozenset(said) - {TIME_ZONE},
+        )
+
+    def knows(self, user_id: str) -> bool:
+        """Whether a person has a row or an event."""
+        asked = [
+            select(users.c.user_id).where(users.c.user_id == user_id),
+            select(events.c.user_id).where(CURRENT, events.c.user_id == user_id).limit(1),
+        ]
+        with self._engine.begin() as connection:
+            return any(connection.execute(query).first() for query in asked)
+
+    def correct(self, user_id: str, changes: Mapping[str, str | None]) -> None:
+        """Keep what a person says of themselves: it comes before what any source says, now or later.
+
+        Args:
+            user_id: Who.
+            changes: Attributes by name, ``time_zone`` among them. None strikes one, or by its key a tag such as
+                ``interest:beer`` that is told from the person's events.
+
+        Raises:
+            DataError: If a name or value cannot be kept and shown; then nothing is kept.
+            StoreError: If the database fails; then nothing is kept.
+        """
+        for key, value in changes.items():
+            _check_correction(key, value)
+        own = self._insert(corrections)
+        upsert = own.on_conflict_do_update(index_elements=["user_id", "key"], set_={"value": own.excluded.value})
+        rows = [{"user_id": user_id, "key": key, "value": value} for key, value in changes.items()]
+        if rows:
+            with writing(self._engine) as connection, connection.begin():
+                connection.execute(upsert, rows)
+
+    def withdraw(self, user_id: str, keys: Collection[str]) -> None:
+        """Take corrections back: what sources say and events tell holds again. Unknown ones are passed over."""
+        with writing(self._engine) as connection, connection.begin():
+            theirs = corrections.c.user_id == user_id
+            connection.execute(delete(corrections).where(theirs, corrections.c.key.in_(keys)))
+
+    def corrections(self, user_id: str) -> dict[str, str | None]:
+        """What a person corrected, by name; None for what is struck."""
+        with self._engine.begin() as connection:
+            return self._corrections(connection, user_id)
+
+    @staticmethod
+    def _corrections(connection: Connection, user_id: str) -> dict[str, str | None]:
+        own = select(corrections.c.key, corrections.c.value).where(corrections.c.user_id == user_id)
+        return {one.key: one.value for one in connection.execute(own.order_by(corrections.c.key))}
 
     def user_ids(self, limit: int | None = None) -> list[str]:
         """Everybody known by a row of their own or by an event, those with most events first, then by id."""
@@ -453,7 +533,7 @@ class Store:
                 connection.execute(delete(item_media).where(*theirs))
 
     def forget(self, user_id: str) -> Forgotten:
-        """Delete a person: their events in every version, their row, their relations from and to others.
+        """Delete a person: their events in every version, their row, what they corrected, their relations.
 
         A SQLite file is rewritten without them, which takes seconds a million events and as much free space as the
         file is long. In PostgreSQL the tables are vacuumed; its own log and backups are the administrator's.
@@ -468,10 +548,11 @@ class Store:
                 n_edges=connection.execute(
                     delete(edges).where(or_(edges.c.from_id == user_id, edges.c.to_id == user_id))
                 ).rowcount,
+                n_corrections=connection.execute(delete(corrections).where(corrections.c.user_id == user_id)).rowcount,
             )
         with outside_transactions(self._engine) as connection:
             if self._engine.dialect.name == "postgresql":
-                connection.execute(text("VACUUM events, users, edges"))
+                connection.execute(text("VACUUM events, users, edges, corrections"))
                 return done
             # Deleted rows are overwritten, but pages that were split before may still hold copies: rewrite them all.
             connection.execute(text("VACUUM"))
@@ -499,3 +580,25 @@ def _microseconds(at: datetime) -> int:
     if at.utcoffset() is None:
         raise DataError(f"the instant {at.isoformat()} has no time zone", hint="Add one, e.g. 2026-11-24T18:00+01:00.")
     return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _check_correction(key: str, value: str | None) -> None:
+    if not key or "\0" in key + (value or "") or not _is_unicode(key + (value or "")):
+        raise DataError(f"{key!r} cannot be corrected so: a name or value is empty, has a NUL in it or is not Unicode")
+    if value is None:
+        return
+    if clean(key, max_chars=MAX_NAME) != key:
+        raise DataError(
+            f"{key!r} cannot be the name of an attribute, since a prompt would not show it as it is",
+            hint=f"Take up to {MAX_NAME} letters, digits, spaces and the like, on one line.",
+        )
+    if not clean(value):
+        raise DataError(f"{key!r} would have no value that can be shown", hint="To have nothing said of it, strike it.")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

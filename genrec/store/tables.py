@@ -84,6 +84,14 @@ users = Table(
     Column("attributes", TEXT),
 )
 
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("user_id", TEXT, primary_key=True),
+    Column("key", TEXT, primary_key=True),
+    Column("value", TEXT),  # null: struck
+)
+
 edges = Table(
     "edges",
     metadata,

@@ -35,9 +35,9 @@ from genrec.bench.report import Book
 from genrec.cli._common import peak_memory_mib
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place, place_by_weight
-from genrec.finetune.adapter import fingerprint
 from genrec.finetune.options import Options
 from genrec.history import History
+from genrec.models import fingerprint
 
 fold_option = click.option(
     "--fold", type=click.IntRange(0, 4), help="The round that counts, where rounds learn from different people."

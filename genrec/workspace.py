@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -251,6 +252,19 @@ class Workspace:
             self.card = card
 
         return now
+
+    def check_unseen(self, cut: datetime) -> None:
+        """Refuse to judge by what happened after a cut, where the adapter in use has learned from some of it.
+
+        Raises:
+            ConfigError: If it has.
+        """
+        if self.card and datetime.fromisoformat(self.card.data["before"]) > cut:
+            raise ConfigError(
+                f"the adapter {self.card.name!r} has learned from what happened until {self.card.data['before']}, "
+                f"and would be judged by what happened after {cut.isoformat()}",
+                hint="Judge without it: genrec adapters use none. Or hold out less, or bring in newer events.",
+            )
 
     def _checked(self, name: str) -> Card:
         folder = self.adapters / name

@@ -111,13 +111,7 @@ def command(
                 for n in range(1, origins + 1)
             ]
         )
-        first = splits[-1].cut
-        if opened.card and datetime.fromisoformat(opened.card.data["before"]) > first:
-            raise ConfigError(
-                f"the adapter {opened.card.name!r} has learned from what happened until {opened.card.data['before']}, "
-                f"and would be judged by what happened after {first.isoformat()}",
-                hint="Judge without it: genrec adapters use none. Or hold out less, or bring in newer events.",
-            )
+        opened.check_unseen(splits[-1].cut)
         asked = {
             "model": opened.settings.model,
             "adapter": opened.adapter_name,

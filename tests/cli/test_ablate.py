@@ -23,17 +23,30 @@ from tests.support.people import ITEMS, OPENING
 
 HOURS = {"coffee": 7, "soup": 12, "cake": 16, "beer": 22}
 DEVICES = ("phone", "tablet", "watch", "fridge")
-QUICK = ("--steps", "60", "--set", "rank=8", "--set", "learning_rate=0.01", "--set", "step_tokens=1000")
+QUICK = (
+    "--steps",
+    "60",
+    "--set",
+    "epochs=20",
+    "--set",
+    "rank=8",
+    "--set",
+    "learning_rate=0.01",
+    "--set",
+    "step_tokens=1000",
+)
 
 
 def household(folder: Path, decides: str, **settings: Any) -> Path:
-    """Eighty people who take one of four things a day, as the hour or the device has it; the other is chance."""
+    """Eighty people who take one of four things a day, not that of the day before, as the hour or the device has it."""
     create_workspace(folder, settings)
     chance = random.Random(0)
     events = []
     for p in range(80):
+        hour, device = ("", 0), ""
         for day in range(10):
-            hour, device = chance.choice(list(HOURS.items())), chance.choice(DEVICES)
+            hour = chance.choice([one for one in HOURS.items() if one != hour])
+            device = chance.choice([one for one in DEVICES if one != device])
             item = hour[0] if decides == "part_of_day" else list(HOURS)[DEVICES.index(device)]
             at = datetime(2024, 1, 1 + day, hour[1], chance.randrange(60), tzinfo=UTC)
             events.append(Event(user_id=f"p{p:02}", item_id=item, at=at, context=Context(device=device)))

@@ -80,7 +80,7 @@ def test_a_prior_misses_the_hour_and_no_device(habits: Path, tmp_path: Path) -> 
     assert list(found["without"]) == ["weekday", "part_of_day", "season", "since", "device", "all", "profile"]
     assert found["whole"]["HR@1"] > 0.8
     assert set(lost(found)) == {"part_of_day", "all"}
-    assert lost(found)["part_of_day"] > 0.3
+    assert lost(found)["part_of_day"] > 0.2
     assert found["without"]["device"]["difference"]["HR@1"] == {"difference": 0, "interval": [0, 0], "tied": True}
     assert found["sensitivity"] == {}, "a prior reads no words"
     assert json.loads((tmp_path / "report" / "ablation.json").read_text()) == found
@@ -99,9 +99,9 @@ def test_the_less_is_known_of_the_moment_the_less_the_hour_tells(habits: Path) -
     exact, request, nothing = (
         ablate(habits, "--now", now, "--without", "part_of_day") for now in ("exact", "request", "none")
     )
-    assert exact["whole"]["HR@1"] >= request["whole"]["HR@1"] > nothing["whole"]["HR@1"] + 0.3
+    assert exact["whole"]["HR@1"] >= request["whole"]["HR@1"] > nothing["whole"]["HR@1"] + 0.2
     assert not lost(nothing)
-    assert lost(request)["part_of_day"] > 0.3
+    assert lost(request)["part_of_day"] > 0.2
 
 
 def test_events_of_a_kind_are_missed_by_all_and_their_choices_still_judge(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class Speech:
 
 def otherwise(
     part: Part, how: str, split: Split, without: Split, speech: Speech
-) -> tuple[Sequence[History], Callable[[History], dict[str, str]]]:
+) -> tuple[list[History], Callable[[History], dict[str, str]]]:
     """The judging cases with a part told otherwise.
 
     Args:

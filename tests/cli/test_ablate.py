@@ -16,6 +16,7 @@ from genrec.cli import main
 from genrec.cli.ablate import Trial
 from genrec.config import create_workspace
 from genrec.events import Context, Event, Item, User, batch
+from genrec.finetune import train as train_module
 from genrec.store import Store
 from genrec.workspace import open_workspace
 from tests.support.cli import genrec
@@ -165,6 +166,27 @@ def test_a_stopped_run_goes_on_where_it_was(habits: Path, monkeypatch: pytest.Mo
     found = CliRunner().invoke(main, list(asked), catch_exceptions=False)
     assert len(calls) == 3 + 2, "the whole and the first part are not judged again"
     assert "4 of 4: without all" in found.stderr
+
+
+def test_a_stopped_training_goes_on_from_its_checkpoint(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = household(tmp_path / "home", "device", model=str(tiny_model), engine="transformers", dtype="float32")
+    quick = ("--steps", "6", "--set", "rank=4", "--set", "save_every=2", "--cases", "12", "--without", "device")
+    losses, steps = train_module.target_losses, list[int]()
+
+    def stopped(*args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return losses(*args)
+
+    monkeypatch.setattr(train_module, "target_losses", stopped)
+    assert CliRunner().invoke(main, ["ablate", *quick, "-w", str(workspace)]).exit_code != 0
+    told = genrec("ablate", *quick, workspace=workspace)
+    assert len(steps) == 5 + 2 + 6, "the whole goes on behind its fourth step"
+    assert "Sensitivity alone" in told
+    assert "device shuffled" in told
 
 
 def test_the_model_in_use_is_asked_without_training(tmp_path: Path, tiny_model: Path) -> None:

@@ -43,10 +43,6 @@ N_LIST = 20
 _AT_ONCE = 40  # cases of one step when they are judged
 
 
-def _own_words(case: History) -> None:
-    """A line says what it says."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """What a training run works with."""
@@ -65,7 +61,7 @@ class Session:
     """Starts an engine with an adapter or without, to judge with."""
     say: Callable[[str], None]
     """Is told how it goes."""
-    instead: Callable[[History], Mapping[str, str] | None] = _own_words
+    instead: Callable[[History], Mapping[str, str] | None] = lambda case: None
     """Given a case, what its last line says by feature instead of words of its own."""
 
     def cases(self, people: Sequence[History]) -> list[tuple[History, Row]]:
@@ -229,7 +225,7 @@ class Session:
             ranks["untuned"] = self.ranks(untuned, Scoring(name="masked"))
             self.say(_line("untuned model" if before is None else f"{before.name} alone", ranks["untuned"], users))
             if before is not None:
-                ranks["before"] = self.ranks(untuned, fused(before))
+                ranks["before"] = self.ranks(untuned, _fused(before))
                 self.say(_line(f"{before.name} with prior", ranks["before"], users))
         finally:
             untuned.close()
@@ -244,7 +240,7 @@ class Session:
         tuned = self.engine(folder)
         try:
             ranks["tuned"] = self.ranks(tuned, Scoring(name="masked"))
-            ranks["both"] = self.ranks(tuned, fused(card))
+            ranks["both"] = self.ranks(tuned, _fused(card))
         finally:
             tuned.close()
         card = self._judged_card(card, folder, ranks, nats)
@@ -338,7 +334,7 @@ class Session:
         engine = self.engine(since if is_adapted else None)
         try:
             ranks["model"] = self.ranks(engine, Scoring(name="masked"))
-            ranks["both"] = self.ranks(engine, fused(card))
+            ranks["both"] = self.ranks(engine, _fused(card))
         finally:
             engine.close()
         if since is None:
@@ -402,8 +398,7 @@ class Session:
         return card
 
 
-def fused(card: Card) -> Scoring:
-    """What a step is worth under the weights on a card."""
+def _fused(card: Card) -> Scoring:
     return Scoring(name="fused", gamma=card.gamma, beta=card.beta)
 
 

@@ -34,9 +34,9 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place, place_by_weight
 from genrec.evaluation.metrics import difference
 from genrec.events import Context
-from genrec.finetune.adapter import fingerprint
 from genrec.finetune.options import Options
 from genrec.history import History
+from genrec.models import fingerprint
 from genrec.prompt import render
 
 

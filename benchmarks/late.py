@@ -26,8 +26,8 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score, search
 from genrec.evaluation.metrics import difference, summary
 from genrec.events import Context
-from genrec.finetune.adapter import fingerprint
 from genrec.history import History
+from genrec.models import fingerprint
 from genrec.priors.sequence import VISIT
 from genrec.prompt import render
 

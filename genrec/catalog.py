@@ -17,13 +17,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 
 from genrec.errors import DataError, EmptyCatalogError
-from genrec.events import Item, from_json, to_json
+from genrec.events import Item, Medium, from_json, to_json
 from genrec.text import clean
 from genrec.tokenizer import Tokenizer
 from genrec.trie import AnyTrie, LayeredTrie, PrefixClashError, Trie, build
@@ -41,6 +41,14 @@ MERGE_AT = 4096
 _CHUNK = 50_000  # rows hashed or tokenised at a time
 
 T = TypeVar("T")
+
+
+class Media(Protocol):
+    """Gives what was read of media, with vectors only where they are asked for."""
+
+    def __call__(self, *, vectors: bool = False) -> Iterable[Medium]:
+        """See `Store.media`."""
+
 
 _TRAILING_NOTE = re.compile(r"\s*[(\[][^()\[\]]*[)\]]$")
 
@@ -80,6 +88,12 @@ class Catalog:
         """Key-value data as `genrec.events.to_json` writes it."""
         self.texts: list[str] = []
         """Each item's text, unique."""
+        self.words: list[str | None] = []
+        """What pictures, sounds and texts of each item were read as; null where nothing was."""
+        self.media: Media = lambda *, vectors=False: ()
+        """Gives what was read of media, as `Store.media` does."""
+        self.media_fingerprint = ""
+        """Hash of all that was read of media."""
         self.row: dict[str, int] = {}
         """Position of each item, by item id."""
         self.retired: set[int] = set()
@@ -112,7 +126,12 @@ class Catalog:
 
     @classmethod
     def read(
-        cls, batches: Iterable[pa.RecordBatch], texts: Mapping[str, str], *, retired: Collection[str] = ()
+        cls,
+        batches: Iterable[pa.RecordBatch],
+        texts: Mapping[str, str],
+        *,
+        retired: Collection[str] = (),
+        media: Media = lambda *, vectors=False: (),
     ) -> Catalog:
         """As `of`, from what a store holds.
 
@@ -120,6 +139,7 @@ class Catalog:
             batches: Record batches of ``SCHEMAS["items"]`` in which each id is found once.
             texts: As for `of`.
             retired: Items that are not on offer.
+            media: Gives what was read of the items' media: `Store.media`.
         """
         catalog = cls()
         columns: dict[str, list[Any]] = {"item_id": [], "title": [], "category": [], "attributes": []}
@@ -128,6 +148,8 @@ class Catalog:
                 column += rows[name].to_pylist()
         catalog._begin(texts, *columns.values())
         catalog.retired = {catalog.row[item_id] for item_id in retired if item_id in catalog.row}
+        catalog.media = media
+        catalog._describe()
         return catalog
 
     def _begin(
@@ -169,10 +191,37 @@ class Catalog:
         self.categories += categories
         self.attributes += attributes
         self.texts += texts
+        self.words += [None] * len(texts)
         self._taken.update(texts)
         n = self._n
         self._n = n + len(item_ids)
         self.row.update(zip(item_ids, range(n, self._n), strict=True))
+
+    def _describe(self) -> None:
+        """Take in the words of media."""
+        found = hashlib.sha256()
+        for one in self.media():
+            if (row := self.row.get(one.item_id)) is not None and one.words:
+                self.words[row] = f"{self.words[row]} {one.words}" if self.words[row] else one.words
+            found.update(f"{one.item_id}\0{one.reader}\0{one.content}\n".encode(errors="surrogatepass"))
+        self.media_fingerprint = found.hexdigest()[:16]
+
+    def description(self, row: int, attributes: Sequence[str] = ()) -> str:
+        """What is said of an item: its title, some attributes, and what its media were read as.
+
+        Not what a language model reads: that is its text.
+
+        Args:
+            row: The item's.
+            attributes: Names of attributes whose values count.
+        """
+        own = from_json(self.attributes[row]) if attributes else {}
+        said = [self.titles[row], *(own.get(name) for name in attributes), self.words[row]]
+        return " ".join(one for one in said if one)
+
+    def descriptions(self, attributes: Sequence[str] = ()) -> list[str]:
+        """What is said of each item, by row; see `description`."""
+        return [self.description(row, attributes) for row in range(self._n)]
 
     def name(self, items: Iterable[Item], texts: Mapping[str, str] | None = None) -> dict[str, str]:
         """Texts for items that are to be added, by item id; only of those that the catalogue lacks.
@@ -345,8 +394,8 @@ class _Encoding:
 
     @classmethod
     def load(cls, folder: Path) -> _Encoding:
-        """Memory-map what `save` kept."""
-        indptr, tokens = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("indptr", "tokens"))
+        """Memory-map what `save` kept; as plain arrays, see `Trie.load`."""
+        indptr, tokens = (np.asarray(np.load(folder / f"{n}.npy", mmap_mode="r")) for n in ("indptr", "tokens"))
         trie = Trie.load(folder)
         if not len(indptr) - 1 == trie.n_leaves or len(tokens) != indptr[-1]:
             raise ValueError(f"what {folder} holds does not fit together")
@@ -400,6 +449,13 @@ class EncodedCatalog:
             return now.added[n_after]
         ids: list[int] = now.tokens[now.indptr[row] : now.indptr[row + 1]].tolist()
         return ids
+
+    def n_ids(self, row: int) -> int:
+        """How many `ids` an item has."""
+        now = self._now
+        if row >= now.base.n_leaves:
+            return len(self.ids(row))
+        return int(now.indptr[row + 1]) - int(now.indptr[row])
 
     def save(self, folder: Path) -> None:
         """Keep the large trie and its tokens in `folder`, which appears when all of it is written.

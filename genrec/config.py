@@ -27,7 +27,7 @@ from genrec.plugins import from_environment
 FILE = "genrec.toml"
 """Name of the file that makes a folder a workspace."""
 
-OPTION_TABLES = ("sources", "rerankers", "priors", "engines")
+OPTION_TABLES = ("sources", "rerankers", "priors", "engines", "media")
 """Tables that hold plugins' options, ``[sources.NAME]`` and so on."""
 
 
@@ -112,6 +112,7 @@ class Settings(BaseModel):
     rerankers: dict[str, dict[str, Any]] = {}
     priors: dict[str, dict[str, Any]] = {}
     engines: dict[str, dict[str, Any]] = {}
+    media: dict[str, dict[str, Any]] = {}
 
     @field_validator("time_zone")
     @classmethod

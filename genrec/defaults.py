@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from genrec.engines.base import Engine
     from genrec.engines.chat import Chat
+    from genrec.media.base import MediaReader
     from genrec.priors.base import Prior
     from genrec.rerank import Reranker
     from genrec.sources.base import Source
@@ -81,3 +82,13 @@ def genrec_prompts() -> Mapping[str, Traversable]:
     from genrec.prompt import bundled_prompts
 
     return {"genrec": bundled_prompts()}
+
+
+@hookimpl
+def genrec_media() -> Mapping[str, type[MediaReader]]:
+    """Readers; their packages are imported when a file is read."""
+    from genrec.media.models import Caption, Sounds, Tags
+    from genrec.media.ocr import Ocr
+    from genrec.media.text import Text
+
+    return {"caption": Caption, "ocr": Ocr, "sounds": Sounds, "tags": Tags, "text": Text}

@@ -73,6 +73,9 @@ class User:
     time_zone: str | None = None
     """IANA name of the clock the person lives by; events may name their own."""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    struck: frozenset[str] = frozenset()
+    """What the person does not want said of them: names of attributes, and keys of tags such as ``interest:beer``. Only
+    the store knows; it is no part of the schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,23 @@ class Edge:
     to_id: str
     kind: str = "knows"
     weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Medium:
+    """What a reader made of the picture, sound or text that an item names."""
+
+    item_id: str
+    reader: str
+    """Name of the reader."""
+    file: str
+    """What the item names, as it stands there."""
+    content: str
+    """Hash of the file and of what read it: where two are equal, so are words and vector."""
+    words: str
+    """One clean line; empty where there was nothing to say."""
+    vector: bytes | None = None
+    """Numbers that tell what is alike, as float32, little-endian; null where the reader gives none."""
 
 
 def _text(name: str) -> pa.Field:
@@ -173,7 +193,7 @@ def item_row(item: Item) -> dict[str, Any]:
 
 def user_row(user: User) -> dict[str, Any]:
     """A user as a row of ``SCHEMAS["users"]``."""
-    return {**vars(user), "attributes": to_json(user.attributes)}
+    return {"user_id": user.user_id, "time_zone": user.time_zone, "attributes": to_json(user.attributes)}
 
 
 def edge_row(edge: Edge) -> dict[str, Any]:

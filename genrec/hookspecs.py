@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     from genrec.engines.base import Engine
     from genrec.engines.chat import Chat
+    from genrec.media.base import MediaReader
     from genrec.priors.base import Prior
     from genrec.rerank import Reranker
     from genrec.sources.base import Source
@@ -47,3 +48,8 @@ def genrec_engines() -> Mapping[str, type[Engine | Chat]]:  # type: ignore[empty
 @hookspec
 def genrec_prompts() -> Mapping[str, Traversable]:  # type: ignore[empty-body]
     """Folders of prompt templates; the name says whose they are. A workspace's own templates come first."""
+
+
+@hookspec
+def genrec_media() -> Mapping[str, type[MediaReader]]:  # type: ignore[empty-body]
+    """Readers of pictures, sounds and texts, by the name of their table ``[media.NAME]``."""

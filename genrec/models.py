@@ -7,12 +7,15 @@ files only; loading weights to answer with is the engines' business.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 from pathlib import Path
 
 from genrec.errors import ModelError
 from genrec.packaged import ALIASES, Progress, fetch_packaged, first_line, home, silent
+
+_SAMPLE = 1 << 20  # bytes hashed at either end of a file of weights
 
 
 def model_folder(name: str) -> Path:
@@ -66,19 +69,34 @@ def fetch(name: str, progress: Progress = silent) -> Path:
     return model_folder(name)
 
 
+def fingerprint(folder: Path) -> str:
+    """Hash of a model folder: configuration and tokenizer whole, weights by size and either end."""
+    found = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name in ("config.json", "tokenizer.json"):
+            found.update(path.name.encode() + path.read_bytes())
+        elif path.suffix in (".safetensors", ".bin"):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                found.update(f"{path.name} {size}".encode() + file.read(_SAMPLE))
+                file.seek(max(0, size - _SAMPLE))
+                found.update(file.read(_SAMPLE))
+    return found.hexdigest()[:32]
+
+
 def _is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith((".", "/"))
 
 
 def _checked(folder: Path) -> Path:
-    """The folder, if it holds what a model needs: a configuration, weights and a tokenizer."""
+    """The folder, if it holds what a model needs: a configuration, weights, and what reads its input."""
     names = {path.name for path in folder.iterdir()}
     missing = []
     if "config.json" not in names:
         missing.append("config.json")
     if not any(re.search(r"\.(safetensors|bin)$", name) for name in names):
         missing.append("weights (*.safetensors)")
-    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
+    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json", "preprocessor_config.json"}:
         missing.append("a tokenizer (tokenizer.json)")
     for index in folder.glob("*.index.json"):
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any, Literal
@@ -221,8 +221,9 @@ class Recommender:
         """Recommend to several people in one run of the engine.
 
         Args:
-            queries: Who and when. A person for whom no item is left gets an empty list and a note.
-            trace: Is shown what each stage made.
+            queries: Who and when. A person for whom no item is left gets an empty list and a note. Taken as the engine
+                gets to them, maybe in another thread; one that cannot be answered ends all then.
+            trace: Is shown what each stage made, maybe in another thread.
 
         Returns:
             One recommendation for each query, in their order.
@@ -230,9 +231,8 @@ class Recommender:
         Raises:
             ConfigError: If a query's `at` cannot be read, or a filter asks for what no item has.
         """
-        drafts = [self._look_back(query, trace or _ignore) for query in queries]
-        self._write(drafts)
-        rankings: Sequence[Ranking | Grounded] = self._ground(drafts) if self.chat else self._search(drafts)
+        begun = self._begun(queries, trace or _ignore)
+        drafts, rankings = self._ground(begun) if self.chat else self._search(begun)
         answers = [self._finish(draft, ranking) for draft, ranking in zip(drafts, rankings, strict=True)]
         return self._explain(drafts, answers)
 
@@ -252,14 +252,13 @@ class Recommender:
         """
         if self.chat is not None:
             raise ConfigError("a model that writes titles gives no places", hint="Choose vllm, transformers or none.")
-        drafts = [self._look_back(query, _ignore) for query in queries]
-        self._write(drafts)
+        begun = self._begun(queries, _ignore)
         rows = [self.catalog.row.get(item_id, -1) for item_id in item_ids]
         if self.engine is None:
-            return [self._place_by_prior(draft, row, within) for draft, row in zip(drafts, rows, strict=True)]
+            return [self._place_by_prior(draft, row, within) for draft, row in zip(begun, rows, strict=True)]
         return self.engine.run(
             (_ids(draft), self._placing(draft, row, within), draft.usage)
-            for draft, row in zip(drafts, rows, strict=True)
+            for draft, row in zip(begun, rows, strict=True)
         )
 
     async def answer(self, query: Query, *, by_prior: bool = False) -> Recommendation:
@@ -283,15 +282,14 @@ class Recommender:
             draft = self._look_back(query, _ignore)
             draft.by_prior = by_prior
             if not by_prior:
-                self._write([draft])
+                self._write(draft)
             return draft
 
         draft = await asyncio.to_thread(prepare)
         started_s = time.perf_counter()
-        ranking: Ranking | Grounded
         if self.chat is not None:
-            [ranking] = await asyncio.to_thread(self._ground, [draft])
-            return self._finish(draft, ranking)
+            _, found = await asyncio.to_thread(self._ground, [draft])
+            return self._finish(draft, found[0])
         if self.engine is None or by_prior:
             ranking = await asyncio.to_thread(self._by_prior, draft)
         else:
@@ -318,9 +316,14 @@ class Recommender:
         """
         if self.engine is None and self.chat is None:
             raise ConfigError("without an engine there is no prompt", hint="Choose one with --engine.")
-        drafts = [self._look_back(query, _ignore) for query in queries]
-        self._write(drafts)
-        return [draft.prompt for draft in drafts if draft.prompt is not None]
+        return [draft.prompt for draft in self._begun(queries, _ignore) if draft.prompt is not None]
+
+    def _begun(self, queries: Iterable[Query], show: Trace) -> Iterator[_Draft]:
+        """Stages 1 and 2 of each as it is asked for, so that an engine can be at work on those before it."""
+        for query in queries:
+            draft = self._look_back(query, show)
+            self._write(draft)
+            yield draft
 
     def _look_back(self, query: Query, show: Trace) -> _Draft:
         """Stage 1: what the person did before the moment, and what may be recommended."""
@@ -340,7 +343,7 @@ class Recommender:
             )
             own_zone = None
         zone = own_zone or self.words.time_zone
-        at, named_zone = _instant(query.at, clock(zone))
+        at, named_zone = instant(query.at, clock(zone))
         if not named_zone:
             whose = f"the clock of {query.user_id}" if own_zone else "the workspace's clock"
             notes.append(f"{query.at} names no time zone: read in {zone}, {whose}.")
@@ -388,18 +391,17 @@ class Recommender:
         draft.done("history", history, time.perf_counter() - started_s)
         return draft
 
-    def _write(self, drafts: Sequence[_Draft]) -> None:
-        """Stage 2: each history as a prompt that ends where the next item begins; only a language model needs one."""
+    def _write(self, draft: _Draft) -> None:
+        """Stage 2: the history as a prompt that ends where the next item begins; only a language model needs one."""
         if self.engine is None and self.chat is None:
             return
-        for draft in drafts:
-            started_s = time.perf_counter()
-            draft.prompt = self._prompt(draft.history, draft.now)
-            if self.chat is not None:  # which reads text: its turns alone
-                n_titles = n_candidates(self.rerankers, draft.query.k)
-                turns = question(draft.prompt, n_titles, new_only=draft.query.exclude_seen)
-                draft.prompt = replace(draft.prompt, turns=turns, lines=(), token_ids=())
-            draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
+        started_s = time.perf_counter()
+        draft.prompt = self._prompt(draft.history, draft.now)
+        if self.chat is not None:  # which reads text: its turns alone
+            n_titles = n_candidates(self.rerankers, draft.query.k)
+            turns = question(draft.prompt, n_titles, new_only=draft.query.exclude_seen)
+            draft.prompt = replace(draft.prompt, turns=turns, lines=(), token_ids=())
+        draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
 
     def _prompt(self, history: History, now: Context, instead: Mapping[str, str] | None = None) -> Prompt:
         assert self.template is not None
@@ -418,22 +420,30 @@ class Recommender:
             instead=instead,
         )
 
-    def _search(self, drafts: Sequence[_Draft]) -> list[Ranking]:
-        """Stage 3: the best items under the scoring, of all people at once."""
-        started_s = time.perf_counter()
+    def _search(self, begun: Iterable[_Draft]) -> tuple[list[_Draft], Sequence[Ranking | Grounded]]:
+        """Stage 3: the best items under the scoring, of all people at once, some of them still being begun."""
+        started_s, drafts = time.perf_counter(), list[_Draft]()
+
+        def each() -> Iterator[_Draft]:
+            for draft in begun:
+                drafts.append(draft)
+                yield draft
+
         if self.engine is None:
-            rankings = [self._by_prior(draft) for draft in drafts]
+            rankings = [self._by_prior(draft) for draft in each()]
         else:
-            rankings = self.engine.run((_ids(draft), self._searching(draft), draft.usage) for draft in drafts)
-        share_s = (time.perf_counter() - started_s) / max(1, len(drafts))
+            rankings = self.engine.run((_ids(draft), self._searching(draft), draft.usage) for draft in each())
+        begun_s = sum(sum(draft.timings_s.values()) for draft in drafts)  # counted as theirs, whatever ran beside it
+        share_s = (time.perf_counter() - started_s - begun_s) / max(1, len(drafts))
         for draft, ranking in zip(drafts, rankings, strict=True):
             draft.done("search", ranking, share_s)
-        return rankings
+        return drafts, rankings
 
-    def _ground(self, drafts: Sequence[_Draft]) -> list[Grounded]:
+    def _ground(self, begun: Iterable[_Draft]) -> tuple[list[_Draft], Sequence[Ranking | Grounded]]:
         """Stage 3 where the model writes titles: the items that they name, of all people at once."""
         assert self.chat is not None
         assert self.grounder is not None
+        drafts = list(begun)
         started_s = time.perf_counter()
         ks = [n_candidates(self.rerankers, draft.query.k) for draft in drafts]
         prompts = [draft.prompt for draft in drafts if draft.prompt]
@@ -446,7 +456,7 @@ class Recommender:
         for draft, grounded in zip(drafts, found, strict=True):
             draft.notes.append(grounded.note(self.chat.model))
             draft.done("ground", grounded, share_s)
-        return found
+        return drafts, found
 
     def _searching(self, draft: _Draft) -> Search[Ranking]:
         """The search for one person; the prior is asked when the engine begins it, not for all people beforehand."""
@@ -618,6 +628,7 @@ class Recommender:
             item_id=item.item_id,
             title=item.title,
             category=item.category,
+            description=self.catalog.description(row),
             logprob=logprob,
             probability=float(np.exp(logprob)) if is_distribution else None,
             score=logprob,
@@ -647,7 +658,7 @@ def _nothing_left(query: Query, n_items: int) -> str:
     return f"No item is left for {query.user_id}: all {n_items} of the catalogue are retired."
 
 
-def _instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:
+def instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:
     """The moment asked about on the person's clock, and whether it named a zone itself."""
     if isinstance(at, str):
         try:

@@ -6,6 +6,8 @@ numbers stay what they were. The chain checks that. Knows nothing of prompts, to
 
 from __future__ import annotations
 
+import math
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ class Candidate:
     item_id: str
     title: str
     category: str | None = None
+    description: str = ""
+    """What is said of it: its title, and what its pictures, sounds and texts were read as."""
     logprob: float
     """What the search gave it, nats; comparable between candidates of one list."""
     probability: float | None = None
@@ -59,20 +63,23 @@ class Reranker(ABC):
 
 @dataclass(kw_only=True)
 class Diversity(Reranker):
-    """At most a few items of one category in a list, however much the person likes that category.
+    """At most a few items of one category in a list, and none too like another, however much the person likes them.
 
-    Goes through the candidates best first and passes over those whose category is full. Items without a category are
-    never passed over, and where nothing else is left the best of those passed over come back, so the list stays full.
+    Goes through the candidates best first and passes over those whose category is full (having none never is) and those
+    that share too many words with one taken before. Where nothing else is left the best of those passed over come back,
+    so the list stays full.
     """
 
     per_category: int = 2
     """Items of one category in a list."""
     pool: int = 5
     """Candidates to look at for each place in the list."""
+    max_alike: float = 1.0
+    """Cosine of their words above which two items are too alike for one list; at 1 none are."""
 
     def __post_init__(self) -> None:
-        if self.per_category < 1 or self.pool < 1:
-            raise ConfigError("the reranker 'diversity' needs per_category and pool of at least 1")
+        if self.per_category < 1 or self.pool < 1 or not 0 <= self.max_alike <= 1:
+            raise ConfigError("the reranker 'diversity' needs per_category and pool from 1, and max_alike from 0 to 1")
 
     def n_wanted(self, k: int) -> int:
         """`pool` candidates a place."""
@@ -80,17 +87,25 @@ class Diversity(Reranker):
 
     def rerank(self, candidates: Sequence[Candidate], history: History, now: Context, k: int) -> list[Candidate]:
         """See `Reranker.rerank`; scores stay as they are."""
-        taken: Counter[str] = Counter()
+        taken: Counter[str | None] = Counter()
+        words: list[set[str]] = []
         kept: list[Candidate] = []
         passed: list[Candidate] = []
         for candidate in candidates:
-            if candidate.category is not None and taken[candidate.category] >= self.per_category:
+            own = set(re.findall(r"\w+", candidate.description.lower())) if self.max_alike < 1 else set()
+            full = candidate.category is not None and taken[candidate.category] >= self.per_category
+            if full or any(_cosine(own, other) > self.max_alike for other in words):
                 passed.append(candidate)
             else:
                 kept.append(candidate)
-                if candidate.category is not None:
-                    taken[candidate.category] += 1
+                words.append(own)
+                taken[candidate.category] += 1
         return (kept + passed)[:k]
+
+
+def _cosine(some: set[str], others: set[str]) -> float:
+    """How alike two sets of words are."""
+    return len(some & others) / math.sqrt(len(some) * len(others)) if some and others else 0.0
 
 
 def n_candidates(rerankers: Sequence[Reranker], k: int) -> int:

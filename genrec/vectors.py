@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from genrec.errors import ModelError
+from genrec.events import Medium
 
 BLOCK = 1 << 16
 """Vectors looked at in one go, so that a large catalogue needs no more memory than a small one."""
@@ -114,6 +115,35 @@ class TextVectors:
     def nearest(self, texts: Sequence[str], n: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The texts most like each of other texts; see `nearest`."""
         return nearest(self.values, self.embedder.embed(texts), n)
+
+
+def media_vectors(media: Iterable[Medium], row: Mapping[str, int], n_items: int) -> np.ndarray | None:
+    """One vector for each item out of what readers made of its media, the parts of several readers side by side.
+
+    What a reader says of all items alike tells none from another, so the mean is taken off; then a part has length 1.
+
+    Args:
+        media: With their vectors.
+        row: The row of each item; others are passed over.
+        n_items: How many rows there are.
+
+    Returns:
+        Shape ``(n_items, n_dims)``, float32, zeros where nothing was read; None where no reader gave a vector.
+    """
+    parts: dict[tuple[str, int], dict[int, np.ndarray]] = {}
+    for one in media:
+        if one.vector and (at := row.get(one.item_id, n_items)) < n_items:
+            vector = np.frombuffer(one.vector, "<f4")
+            parts.setdefault((one.reader, len(vector)), {})[at] = vector
+    found = []
+    for (_, n_dims), vectors in sorted(parts.items()):
+        values = np.stack(list(vectors.values()))
+        if len(values) > 1:
+            values = values - values.mean(axis=0)
+        part = np.zeros((n_items, n_dims), np.float32)
+        part[list(vectors)] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+        found.append(part)
+    return np.hstack(found) if found else None
 
 
 def nearest(values: np.ndarray, queries: np.ndarray, n: int = 1) -> tuple[np.ndarray, np.ndarray]:

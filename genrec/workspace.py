@@ -5,6 +5,7 @@ The only module besides `genrec.cli` in which names become objects. Knows how th
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import inspect
 import os
@@ -26,10 +27,13 @@ from genrec.decoding.search import Limits
 from genrec.engines.base import Engine
 from genrec.engines.chat import Chat
 from genrec.engines.quiet import quiet_start
-from genrec.errors import ConfigError, ModelError, TextTakenError
+from genrec.errors import ConfigError, ModelError, PluginError, TextTakenError
 from genrec.evaluation.split import Split, split_by_person, split_by_time
+from genrec.events import Medium
 from genrec.finetune.adapter import CARD, NEVER_MERGED, Card, share_unseen
 from genrec.ground import Grounder
+from genrec.media.base import MediaReader
+from genrec.media.reading import Outcome, read_media
 from genrec.models import model_folder
 from genrec.plugins import Registry, from_environment, installed
 from genrec.priors.base import Prior
@@ -98,6 +102,7 @@ class Workspace:
         """Stop engines and close the store; closing twice does no harm."""
         while self._engines:
             self._engines.popitem()[1].close()
+        gc.unfreeze()  # what is frozen at exit, libraries report as leaks
         self.store.close()
 
     @cached_property
@@ -105,7 +110,9 @@ class Workspace:
         """The store's items with their texts; newcomers' texts are assigned and saved."""
         with self._loading("catalog"):
             for attempt in range(3):
-                catalog = Catalog.read(self.store.items(), self.store.texts(), retired=self.store.retired())
+                catalog = Catalog.read(
+                    self.store.items(), self.store.texts(), retired=self.store.retired(), media=self._media
+                )
                 try:
                     self.store.save_texts(catalog.new_texts)
                 except TextTakenError:  # another process assigned texts between our reading and our saving
@@ -114,6 +121,10 @@ class Workspace:
                 else:
                     break
             return catalog
+
+    def _media(self, *, vectors: bool = False) -> Iterator[Medium]:
+        """What the readers of the settings made of media; what others made stays in the store and does not count."""
+        return (one for one in self.store.media(vectors=vectors) if one.reader in self.settings.media)
 
     @cached_property
     def prior(self) -> Prior:
@@ -358,7 +369,13 @@ class Workspace:
         if beside is not None:
             options["adapter"] = beside
         with quiet_start():
-            return build(folder, **options)
+            engine = build(folder, **options)
+        # What libraries made on the way stays as long as the engine; looking for garbage in it again and again would
+        # stop all searches for a third of a second each time.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return engine
 
     def engine_options(self, name: str) -> dict[str, Any]:
         """What an engine is built with besides the model's folder.
@@ -405,6 +422,32 @@ class Workspace:
         with self._loading("vectors"):
             embedder = Embedder(model_folder(self.settings.embedding))
             return TextVectors.of(self.catalog.texts, embedder, cache=self.folder / CACHE / "vectors")
+
+    def read_media(self, *, advance: Callable[[int], None] = lambda n: None) -> dict[str, Outcome]:
+        """Read the files that items name, with each reader of the settings, unless that was done before.
+
+        What was read is on the disk when it returns; a catalogue that was open before knows nothing of it.
+
+        Args:
+            advance: Is told how many more files are done.
+
+        Raises:
+            ConfigError: If no reader is named, or one has a wrong option.
+            StoreError: If the store fails.
+        """
+        if not self.settings.media:
+            raise ConfigError(
+                "no reader of media is named in genrec.toml",
+                hint='Name one and its folder, e.g. [media.ocr] and below it folder = "pictures": see docs/media.md',
+            )
+        readers: dict[str, MediaReader] = {}
+        unusable: dict[str, Outcome] = {}
+        for name, options in self.settings.media.items():
+            try:
+                readers[name] = self.registry.build("media", name, options)
+            except PluginError as error:  # the others go on
+                unusable[name] = Outcome(unusable=str(error))
+        return unusable | read_media(self.store, readers, self.folder, advance=advance)
 
     def recommender(
         self,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from genrec import catalog as catalog_module
 from genrec.catalog import SEPARATOR, Catalog
 from genrec.errors import DataError, EmptyCatalogError
-from genrec.events import Item
+from genrec.events import Item, Medium, batch
+from genrec.store import Store
 from genrec.tokenizer import HfTokenizer
 
 
@@ -91,8 +92,8 @@ def test_an_encoded_catalogue_is_kept_by_fingerprint(tiny_tokenizer: HfTokenizer
     catalog = Catalog.of(items("Heat", "Fargo"))
     first = catalog.encode(tiny_tokenizer, cache=tmp_path)
     again = catalog.encode(tiny_tokenizer, cache=tmp_path)
-    assert isinstance(again.tokens, np.memmap)
-    assert isinstance(first.tokens, np.memmap)
+    assert isinstance(again.tokens.base, np.memmap)
+    assert isinstance(first.tokens.base, np.memmap)
     assert [again.ids(row) for row in (0, 1)] == [first.ids(row) for row in (0, 1)]
     other = Catalog.of(items("Heat", "Fargo", "Casablanca")).encode(tiny_tokenizer, cache=tmp_path)
     assert other.trie.n_leaves == 3
@@ -264,7 +265,7 @@ def test_many_newcomers_are_merged_in_the_background_and_kept(
     again = Catalog.of(everything)  # restarted, and one item came meanwhile
     loaded = again.encode(tiny_tokenizer, cache=tmp_path)
     assert list(tmp_path.iterdir()) == [large]
-    assert isinstance(loaded.tokens, np.memmap)
+    assert isinstance(loaded.tokens.base, np.memmap)
     assert [loaded.ids(row) for row in range(11)] == [encoded.ids(row) for row in range(11)]
     assert loaded.trie.n_leaves == 12
 
@@ -302,3 +303,29 @@ def test_readers_are_not_disturbed_by_newcomers(tiny_tokenizer: HfTokenizer, mon
     encoded.settle()
     assert not wrong
     assert encoded.trie.n_leaves == 152
+
+
+def test_a_description_is_title_attributes_and_words_of_media_and_no_text_changes_by_it(tmp_path: Path) -> None:
+    some = [
+        Item(item_id="i1", title="Item 1", attributes={"brand": "Oatly", "image": "1.png"}),
+        Item(item_id="i2", title="Item 2"),
+    ]
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.put("items", [batch("items", some)])
+
+        def catalog() -> Catalog:
+            return Catalog.read(store.items(), store.texts(), media=store.media)
+
+        before = catalog()
+        assert before.descriptions() == ["Item 1", "Item 2"]
+        store.put_media(
+            Medium(item_id=item, reader=reader, file="1.png", content=reader, words=words)
+            for item, reader, words in (("i1", "tags", "milk"), ("i1", "ocr", "OAT 1L"), ("gone", "ocr", "x"))
+        )
+        after = catalog()
+        assert after.descriptions() == ["Item 1 OAT 1L milk", "Item 2"]
+        assert after.descriptions(["brand", "size"]) == ["Item 1 Oatly OAT 1L milk", "Item 2"]
+        assert after.media_fingerprint != before.media_fingerprint
+        assert (after.texts, after.titles, after.fingerprint) == (before.texts, before.titles, before.fingerprint)
+        after.add([Item(item_id="i1", title="First"), Item(item_id="i3", title="Third")])
+        assert after.descriptions() == ["First OAT 1L milk", "Item 2", "Third"]

@@ -43,6 +43,7 @@ def test_help_loads_only_what_is_listed_here() -> None:
         ("demo", "--help"),
         ("import", "--help"),
         ("recommend", "--help"),
+        ("user", "--help"),
     ],
 )
 def test_light_commands_load_no_model(args: tuple[str, ...]) -> None:

@@ -456,6 +456,32 @@ def test_the_position_of_now_is_told_from_where_the_person_has_been(
     assert not {"usual", "bearing", "distance"} & {*unknown.said}
 
 
+def test_what_somebody_corrects_is_what_the_model_reads_from_then_on(
+    catalog: Catalog, engine: TransformersEngine, tmp_path: Path
+) -> None:
+    start = corner_shop.events()[0].at
+    daily = [Event(user_id="ann", item_id="i-milk", at=start + timedelta(days=day)) for day in range(40)]
+    query = Query(user_id="ann", at=start + timedelta(days=40))
+    template = load_template("smart-home", [bundled_prompts()])
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.put("users", [batch("users", corner_shop.USERS)])
+        store.append([batch("events", daily)], source="till")
+        recommender = Recommender(store=store, catalog=catalog, engine=engine, template=template, max_tokens=400)
+
+        def profile() -> str:
+            [prompt] = recommender.prompts([query])
+            return prompt.turns[-1][1].splitlines()[0]
+
+        assert profile() == "kids: 2, habits: Milk daily."
+        store.correct("ann", {"kids": "3", "habit:Milk": None})
+        store.put("users", [batch("users", corner_shop.USERS)])
+        assert profile() == "kids: 3."
+        store.correct("ann", {"habits": "tea at night"})
+        assert profile() == "habits: tea at night, kids: 3."
+        store.forget("ann")
+        assert profile() == "Go on with the list."
+
+
 def test_an_item_too_long_for_the_model_is_refused(store: Store, engine: TransformersEngine) -> None:
     long = Catalog.of([Item(item_id="long", title="🏪" * 40)])
     narrow = copy(engine)

@@ -60,9 +60,9 @@ def test_diversity_exceeds_a_category_only_when_nothing_else_is_left(categories:
         assert all(counts[c] >= min(limit, list(categories).count(c)) for c in "abc")
 
 
-@pytest.mark.parametrize("options", [{"per_category": 0}, {"pool": 0}])
+@pytest.mark.parametrize("options", [{"per_category": 0}, {"pool": 0}, {"max_alike": 2}])
 def test_diversity_refuses_options_without_sense(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="pool from 1, and max_alike from 0 to 1"):
         Diversity(**options)
 
 
@@ -98,6 +98,17 @@ def test_the_chain_asks_for_enough_for_all_its_members() -> None:
     assert n_candidates([], 10) == 10
     assert n_candidates([Diversity(pool=5)], 10) == 50
     assert n_candidates([Diversity(pool=5), Reverse()], 10) == 100
+
+
+def test_what_shares_too_many_words_with_something_taken_is_passed_over() -> None:
+    given = [
+        replace(one, description=one.title if one.title != "item 17" else "item 17 ORGANIC OAT MILK 1L")
+        for one in items("organic oat milk 1l", "item 17", "rye bread", "oat flakes")
+    ]
+    chain: list[Reranker] = [Diversity(max_alike=0.7)]
+    assert ids(rerank(chain, given, history_of(), Context(), 3)) == ["organic oat milk 1l", "rye bread", "oat flakes"]
+    assert ids(rerank(chain, given, history_of(), Context(), 4))[-1] == "item 17", "where nothing else is left"
+    assert ids(rerank([Diversity()], given, history_of(), Context(), 2)) == ["organic oat milk 1l", "item 17"]
 
 
 def test_without_rerankers_the_best_k_remain() -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import event as sql_event
 from sqlalchemy import text
 
 from genrec.errors import DataError, StoreError, TextTakenError
-from genrec.events import SCHEMAS, Context, Edge, Event, Item, User, batch, event_of
+from genrec.events import SCHEMAS, Context, Edge, Event, Item, Medium, User, batch, event_of
 from genrec.store import Appended, Forgotten, Mark, Store
 from genrec.store.connection import VERSION_TABLE
 from genrec.store.rows import content_digests
@@ -475,6 +475,26 @@ def test_items_and_their_texts_are_added_together_or_not_at_all(store: Store) ->
         store.add_items(batch("items", [Item(item_id="i3", title="\0")]), {"i3": "x"})
 
 
+# Media
+
+
+def test_media_come_back_as_they_were_by_item_and_reader(store: Store) -> None:
+    made = [
+        Medium(item_id=item, reader=reader, file="a.png", content=f"{item} {reader}", words="Tee ☕", vector=vector)
+        for item, reader, vector in (("i1", "ocr", None), ("i1", "tags", b"\0\xff" * 8), ("i2", "ocr", b""))
+    ]
+    store.put_media([])
+    store.put_media(made[::-1])
+    assert list(store.media(vectors=True)) == made
+    assert list(store.media()) == [replace(one, vector=None) for one in made]
+    assert store.medium("i1 tags") == made[1]
+    assert store.medium("i3 tags") is None
+    store.put_media([replace(made[0], words="Kaffee")])
+    assert [one.words for one in store.media()] == ["Kaffee", "Tee ☕", "Tee ☕"]
+    store.drop_media("ocr", ["i1", "gone"])
+    assert list(store.media(vectors=True)) == made[1:]
+
+
 # Retiring
 
 
@@ -499,12 +519,80 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> No
     with Store.open(file) as store:
         store.put("items", [batch("items", [Item(item_id="i1", title="Heat")])])
     with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DROP TABLE item_media")
+        connection.execute("DROP TABLE corrections")
         connection.execute("DROP INDEX items_retired")
         connection.execute("ALTER TABLE items DROP COLUMN retired_at")
         connection.execute("UPDATE genrec_version SET version_num = '0001'")
     with Store.open(file) as store:
         assert store.retired() == set()
         assert store.retire(["i1"]) == {"i1"}
+        assert list(store.media()) == []
+        store.correct("ann", {"age": "45-54"})
+
+
+# What people correct
+
+
+def test_a_correction_comes_before_what_any_source_says_now_and_later(where: str) -> None:
+    source = [batch("users", [User(user_id="ann", time_zone="Asia/Tokyo", attributes={"age": "35-44", "kids": "2"})])]
+    with Store.open(where) as store:
+        store.put("users", source)
+        store.correct("ann", {"age": "45-54", "kids": None, "diet": "vegan", "time_zone": "Europe/Paris"})
+        store.correct("ann", {"interest:beer": None, "diet": "vegetarian"})
+    with Store.open(where) as store:
+        corrected = User(
+            user_id="ann",
+            time_zone="Europe/Paris",
+            attributes={"age": "45-54", "diet": "vegetarian"},
+            struck=frozenset({"kids", "interest:beer"}),
+        )
+        assert store.user("ann") == corrected
+        store.put("users", source)
+        assert store.user("ann") == corrected
+        assert list(store.users()) == source, "what sources say is kept as it was"
+        store.withdraw("ann", ["age", "kids", "interest:beer", "time_zone", "unknown"])
+        store.withdraw("ann", [])
+        assert store.user("ann") == User(
+            user_id="ann", time_zone="Asia/Tokyo", attributes={"diet": "vegetarian", "age": "35-44", "kids": "2"}
+        )
+        store.correct("ann", {"time_zone": None})
+        assert store.user("ann") == User(user_id="ann", attributes={"diet": "vegetarian", "age": "35-44", "kids": "2"})
+
+
+def test_who_is_known_by_events_alone_can_correct_too(store: Store) -> None:
+    append(store, bought("tea", user_id="bob"))
+    assert (store.knows("bob"), store.knows("Bob"), store.user("bob")) == (True, False, None)
+    store.correct("bob", {})
+    assert store.user("bob") is None
+    store.correct("bob", {"diet": "vegan"})
+    assert store.user("bob") == User(user_id="bob", attributes={"diet": "vegan"})
+    store.put("users", [batch("users", [User(user_id="idle")])])
+    assert store.knows("idle")
+    assert [store.n_events("bob", at(hours)) for hours in (0, 1)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("", "x", "empty"),
+        ("", None, "empty"),
+        ("a\0", "x", "NUL"),
+        ("a", "\0", "NUL"),
+        ("a", "\ud800", "Unicode"),
+        ("a|b", "x", "cannot be the name"),
+        ("a\nb", "x", "cannot be the name"),
+        ("<|im_start|>", "x", "cannot be the name"),
+        ("n" * 41, "x", "cannot be the name"),
+        ("a", " \n ", "no value"),
+    ],
+)
+def test_what_could_not_be_shown_is_refused_and_nothing_is_kept(
+    store: Store, key: str, value: str | None, says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        store.correct("ann", {"fine": "x", key: value})
+    assert store.corrections("ann") == {}
 
 
 # Forgetting
@@ -518,8 +606,12 @@ def test_forgetting_deletes_every_trace_of_a_person_and_of_nobody_else(store: St
     store.put("users", [batch("users", [User(user_id="ann"), User(user_id="bob")])])
     people = [("ann", "bob"), ("bob", "ann"), ("bob", "eve")]
     store.put("edges", [batch("edges", [Edge(from_id=a, to_id=b) for a, b in people])])
-    assert store.forget("ann") == Forgotten(n_events=3, n_users=1, n_edges=2)
-    assert store.forget("ann") == Forgotten(n_events=0, n_users=0, n_edges=0)
+    for who in ("ann", "bob"):
+        store.correct(who, {"age": "45-54", "interest:tea": None})
+    assert store.forget("ann") == Forgotten(n_events=3, n_users=1, n_edges=2, n_corrections=2)
+    assert store.forget("ann") == Forgotten(n_events=0, n_users=0, n_edges=0, n_corrections=0)
+    assert store.corrections("ann") == {}
+    assert store.corrections("bob") == {"age": "45-54", "interest:tea": None}
     assert bag(store) == []
     assert store.user("ann") is None
     assert store.user_ids() == ["bob"]
@@ -546,6 +638,8 @@ def test_no_byte_of_a_forgotten_person_stays_in_the_file(tmp_path: Path) -> None
             append(store, *events)
             users = [User(user_id=who, attributes={"k": "v" * rng.randrange(500)}) for who in people]
             store.put("users", [batch("users", users)])
+            for who in people:
+                store.correct(who, {"about": who * rng.randrange(1, 20)})
         for who in people[:40]:
             assert who.encode() in files()
             store.forget(who)
@@ -562,7 +656,7 @@ def test_forgetting_says_when_a_reader_keeps_old_pages(tmp_path: Path) -> None:
             store.forget("ann")
         assert caught.value.hint is not None
         stream.close()
-        assert store.forget("ann") == Forgotten(n_events=0, n_users=0, n_edges=0)
+        assert store.forget("ann") == Forgotten(n_events=0, n_users=0, n_edges=0, n_corrections=0)
         assert b"ann" not in (tmp_path / "store.db-wal").read_bytes()
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from genrec import vectors
 from genrec.errors import ModelError
+from genrec.events import Medium
 from genrec.models import model_folder
-from genrec.vectors import Embedder, TextVectors, nearest
+from genrec.vectors import Embedder, TextVectors, media_vectors, nearest
 
 TEXTS = ["Whole milk", "Rye bread", "Lager beer", "Free range eggs", "Green tea"]
 
@@ -89,3 +90,29 @@ def test_a_damaged_embedding_model(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[{")
     with pytest.raises(ModelError, match="cannot load"):
         Embedder(tmp_path)
+
+
+def test_vectors_of_media_stand_side_by_side_without_what_all_have_in_common() -> None:
+    def medium(item_id: str, reader: str, *values: float) -> Medium:
+        vector = np.array(values, "<f4").tobytes() if values else None
+        return Medium(item_id=item_id, reader=reader, file="x", content="x", words="", vector=vector)
+
+    media = [
+        medium("a", "eye", 9, 1, 0),
+        medium("b", "eye", 9, 3, 0),
+        medium("c", "eye", 9, 2, 1),
+        medium("a", "ear", 5),
+        medium("b", "mute"),
+        medium("new", "eye", 7, 7, 7),
+        medium("gone", "eye", 7, 7, 7),
+    ]
+    row = {"a": 0, "b": 1, "c": 2, "d": 3, "new": 4}
+    found = media_vectors(media, row, 4)
+    assert found is not None
+    assert found.shape == (4, 4)
+    assert found[:, 0].tolist() == [1, 0, 0, 0], "one alone has nothing in common with others"
+    assert np.allclose(np.linalg.norm(found[:3, 1:], axis=1), 1)
+    assert not found[3].any()
+    assert found[0, 1:] @ found[1, 1:] < 0, "opposite, though their first numbers are large and the same"
+    assert media_vectors(media[4:5], row, 4) is None
+    assert media_vectors([], {}, 0) is None

@@ -38,7 +38,8 @@ from genrec.evaluation.ablation import (
     write,
 )
 from genrec.evaluation.split import Split, hashed
-from genrec.finetune.adapter import checkpoints_of, fingerprint
+from genrec.finetune.adapter import checkpoints_of
+from genrec.models import fingerprint
 from genrec.workspace import CACHE, Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -177,8 +178,11 @@ class Trial:
         }
         same = [__version__, settings, self.asked, opened.template.fingerprint, opened.catalog.fingerprint]
         same += [opened.store.mark(), opened.card, fingerprint(self.base.base) if self.base else ""]
-        key = hashlib.blake2b(repr(same).encode(), digest_size=8)
-        for rows in (*opened.store.users(), *opened.store.edges()):
+        users = [person.user for person in (*split.learn, *fit, *judge) if person.user]
+        same += [(user.user_id, user.time_zone, dict(user.attributes), sorted(user.struck)) for user in users]
+        same += [(one.item_id, one.reader, one.content) for one in opened.store.media()]
+        key = hashlib.blake2b(repr(same).encode(errors="surrogatepass"), digest_size=8)
+        for rows in (*opened.store.items(), *opened.store.edges()):
             key.update(rows.serialize())
         self.folder = opened.folder / CACHE / "ablations" / key.hexdigest()
 
@@ -294,9 +298,11 @@ class Trial:
     def leaning(self, part: Part, how: str) -> dict[str, Any]:
         """Judge the whole as it is, while a part is told otherwise."""
         cases, instead = otherwise(part, how, self.split, self.without(part), self.speech)
+        template = part.template(self.opened.template) if part.profile and how == "silenced" else self.opened.template
         session = replace(
             self.whole,
             split=replace(self.split, judge=cases),
+            writing=replace(self.whole.writing, template=template),
             instead=lambda case: instead(case) | self.silent,
         )
         whole = self.kept(WHOLE.name, partial(self.made, WHOLE))

@@ -66,7 +66,7 @@ class Words:
         been, before = self._nowhere(), None
         for moment in moments:
             yield self.of(moment, before, been)
-            been.add(moment.context, self._local(moment), (category(item) or "" for item in moment.item_ids))
+            been.add(moment.context, self.local(moment), (category(item) or "" for item in moment.item_ids))
             before = moment
 
     def of(self, moment: Moment, before: Moment | None, been: Whereabouts | None = None) -> dict[str, str]:
@@ -83,8 +83,8 @@ class Words:
         if been is None:
             been = self._nowhere()
             if before is not None:
-                been.add(before.context, self._local(before))
-        context, at = moment.context, self._local(moment)
+                been.add(before.context, self.local(before))
+        context, at = moment.context, self.local(moment)
         here = been.find(context, at)
         latitude = context.latitude if context.longitude is None else here.position[0] if here.position else None
         words = {
@@ -108,7 +108,12 @@ class Words:
     def _nowhere(self) -> Whereabouts:
         return Whereabouts(usual=not USUAL.isdisjoint(self.features))
 
-    def _local(self, moment: Moment) -> datetime:
+    def local(self, moment: Moment) -> datetime:
+        """When a moment is on the clock on the wall there.
+
+        Raises:
+            DataError: If the time zone is unknown.
+        """
         return moment.at.astimezone(clock(moment.context.time_zone or self.time_zone))
 
 

@@ -49,6 +49,20 @@ class Here:
     """None where neither position nor name is known, or nobody asked."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class UsualPlace:
+    """A place where somebody often is."""
+
+    word: str
+    """``at home``, ``at work`` or ``at a usual place``."""
+    names: tuple[str, ...]
+    """What it is called, where that is known."""
+    position: Point | None
+    """The middle of its cell; None where only a name is known."""
+    n_days: int
+    """Days on which the person was there, of the last `LOOK_BACK_DAYS`."""
+
+
 class Whereabouts:
     """What is known of where a person has been; `add` takes in a moment, all else looks at what was added before."""
 
@@ -121,6 +135,25 @@ class Whereabouts:
         if here.place in often:
             return "at a usual place"
         return "elsewhere" if any(isinstance(one, type(here.place)) for one in often) else ""
+
+    def usual_places(self, at: datetime) -> list[UsualPlace]:
+        """Where the person often is, as of an instant on the clock there: home, work, then those of most days."""
+        self._forget(at)
+        names: dict[Place, list[str]] = {}
+        for name, one in self._named.items():
+            names.setdefault(one, []).append(name)
+        words: dict[Place | None, str] = {self._work(): "at work", self._home(): "at home"}
+        found = [
+            UsualPlace(
+                word=words.get(one, "at a usual place"),
+                names=tuple(sorted(names.get(one, []))) if isinstance(one, int) else (one,),
+                position=_centre(one) if isinstance(one, int) else None,
+                n_days=self._days["any"][one],
+            )
+            for one in self._often["any"]
+        ]
+        order = ("at home", "at work", "at a usual place")
+        return sorted(found, key=lambda one: (order.index(one.word), -one.n_days, one.names))
 
     def bearing(self, here: Here) -> str:
         """``5 km north of home``, ``near home``, ``at home``; from work where no home is known; else nothing."""

@@ -94,7 +94,7 @@ class Engine(ABC):
         """Drive searches to their end, as many at once as the engine likes.
 
         Args:
-            searches: What to read and what to ask about it.
+            searches: What to read and what to ask about it; taken as the engine gets to them, maybe in another thread.
 
         Returns:
             The searches' results, in the order given.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import abstractmethod
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -139,16 +140,26 @@ class RequestEngine(Engine):
         """Log-probabilities of the tokens of each question, nats, and what that took."""
 
     def run(self, searches: Iterable[Job[T]]) -> list[T]:
-        """Drive searches to their end, `n_parallel` at a time."""
+        """Drive searches to their end, `n_parallel` at a time.
+
+        What `searches` makes of the next one is done in a worker thread, while those before it go on.
+        """
 
         async def run() -> list[T]:
             free = asyncio.Semaphore(self._n_parallel)
 
             async def one(job: Job[T]) -> T:
-                async with free:
+                try:
                     return await self.drive(*job)
+                finally:
+                    free.release()
 
-            return await all_of(one(job) for job in searches)
+            async with _together() as group:
+                tasks, jobs = [], iter(searches)
+                while (job := await asyncio.to_thread(next, jobs, None)) is not None:
+                    await free.acquire()
+                    tasks.append(group.create_task(one(job)))
+            return [task.result() for task in tasks]
 
         return self._wait(run())
 
@@ -202,16 +213,21 @@ class RequestEngine(Engine):
         return self._background.wait(work)
 
 
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first failure ends the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        raise (first := failures.exceptions[0]) from first.__cause__
+
+
 async def all_of(work: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     """Run coroutines together; the first failure ends the rest and is raised as it is."""
-    tasks: list[asyncio.Future[R]] = []
-    try:
-        tasks += (asyncio.ensure_future(one) for one in work)
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with _together() as group:
+        tasks = [group.create_task(one) for one in work]
+    return [task.result() for task in tasks]
 
 
 def _path(tree: TokenTree, node: int) -> list[int]:

@@ -107,6 +107,11 @@ class TransformersEngine(Engine):
                     hint="pip install 'genrec[train]'; see: genrec adapters list",
                 ) from error
         device = best_device() if device == "auto" else device
+        from genrec.engines.attention import NAME, behind_prompt
+
+        self._behind_prompt = behind_prompt
+        if self.lm.config._attn_implementation == "sdpa":
+            self.lm.set_attn_implementation(NAME)  # which a model that cannot leaves undone
         self.lm.to(device).eval()
         config = self.lm.config.get_text_config()
         self.max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
@@ -212,18 +217,21 @@ class TransformersEngine(Engine):
                     )
                 device = self.lm.device
                 read.n_read = 0  # should the pass fail, nothing of it can be relied on
-                out = self.lm(
-                    input_ids=torch.from_numpy(np.concatenate([read.ids[n_read:], tree.token[inner]])[None]).to(device),
-                    position_ids=torch.from_numpy(
-                        n_prefix + np.concatenate([np.arange(n_read, n_prompt), n_prompt - 1 + depth])[None]
-                    ).to(device),
-                    attention_mask=self._mask(n_prefix + n_read, n_new, sees)
-                    if len(inner) or n_prefix or n_read
-                    else None,
-                    past_key_values=read.cache,
-                    use_cache=True,
-                    logits_to_keep=len(inner) + bool(n_new),
-                )
+                n_before = n_prefix + n_read
+                mask = self._mask(n_before, n_new, sees) if len(inner) or n_before else None
+                with self._behind_prompt(mask, 0 if n_before else n_new):
+                    out = self.lm(
+                        input_ids=torch.from_numpy(
+                            np.concatenate([read.ids[n_read:], tree.token[inner]])[None],
+                        ).to(device),
+                        position_ids=torch.from_numpy(
+                            n_prefix + np.concatenate([np.arange(n_read, n_prompt), n_prompt - 1 + depth])[None]
+                        ).to(device),
+                        attention_mask=mask,
+                        past_key_values=read.cache,
+                        use_cache=True,
+                        logits_to_keep=len(inner) + bool(n_new),
+                    )
                 read.cache.crop(n_prefix + n_prompt)
                 read.n_read = n_prompt
                 after = out.logits[0]  # (1 + n_inner, n_vocab), or (n_inner, n_vocab) where the prompt was read before

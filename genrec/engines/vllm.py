@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM can be started for; a LoRA of a lower one fits too."""
+SPLITS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+"""vLLM's arguments that ask for more than one worker."""
 MAX_NAMED_AT_ONCE = 2048
 """Most tokens of one request where vLLM itself has no limit: it fills all requests of a step up to the widest one."""
 _numbers = itertools.count(1)
@@ -185,6 +188,11 @@ class VllmEngine(RequestEngine):
         }
         if current_platform.is_cpu():
             arguments |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 30}
+            n_workers = math.prod((options or {}).get(name, 1) for name in SPLITS)
+            if os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind" and n_workers == 1:
+                # Asked for as "uni", vLLM would put the worker into a process of its own all the same, so that its
+                # threads can be bound; its engine waits for it in a busy loop, which takes a core from the model.
+                arguments["distributed_executor_backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
         if adapter is not None:
             arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(adapter), "max_loras": 2}
         return arguments | dict(options or {})

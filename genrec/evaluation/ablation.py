@@ -52,7 +52,7 @@ class Part:
     features: tuple[str, ...] = ()
     """Of the context."""
     profile: bool = False
-    """Whether people's attributes are."""
+    """Whether all that is told of people above the lines is: their attributes, and traits."""
     events: tuple[Kind, str] | None = None
     """Which events are."""
 
@@ -67,7 +67,8 @@ class Part:
 
     def template(self, template: Template) -> Template:
         """The template that writes what is left."""
-        return replace(template, features=tuple(f for f in template.features if f not in self.features))
+        features = tuple(f for f in template.features if f not in self.features)
+        return replace(template, features=features, traits=() if self.profile else template.traits)
 
     def split(self, split: Split, store: Store, *, max_events: int) -> Split:
         """People as they are known without it; what they chose stays."""
@@ -101,7 +102,7 @@ def parts(
     if len(found) > 1:
         found.append(Part(name="all", features=template.features))
     written = any("profile" in body for body in template.bodies.values())
-    if written and any(person.user and person.user.attributes for person in people):
+    if written and (template.traits or any(person.user and person.user.attributes for person in people)):
         found.append(Part(name="profile", profile=True))
     for kind, names in events.items():
         if len(every := sorted(names)) > 1:

@@ -26,6 +26,7 @@ import numpy as np
 from genrec.catalog import TEXT_RULE, Catalog
 from genrec.errors import ModelError
 from genrec.finetune.merging import fill, whole_folder, write_adapter
+from genrec.models import fingerprint
 from genrec.prompt import Template
 
 CARD = "card.json"
@@ -34,7 +35,6 @@ NEVER_MERGED = ("bottleneck", "prefix")
 """Methods that give what can be no part of the weights; the engine `transformers` serves it beside them."""
 FORMAT = 1
 """Number of the card's format."""
-_SAMPLE = 1 << 20  # bytes hashed at either end of a file of weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,21 +142,6 @@ def checkpoints_of(name: str) -> str:
 def _hashes(catalog: Catalog) -> np.ndarray:
     texts = (text.encode(errors="surrogatepass") for text in catalog.texts)
     return np.array([int.from_bytes(hashlib.blake2b(t, digest_size=8).digest(), "big") for t in texts], np.uint64)
-
-
-def fingerprint(folder: Path) -> str:
-    """Hash of a model folder: configuration and tokenizer whole, weights by size and either end."""
-    found = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.name in ("config.json", "tokenizer.json"):
-            found.update(path.name.encode() + path.read_bytes())
-        elif path.suffix in (".safetensors", ".bin"):
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                found.update(f"{path.name} {size}".encode() + file.read(_SAMPLE))
-                file.seek(max(0, size - _SAMPLE))
-                found.update(file.read(_SAMPLE))
-    return found.hexdigest()[:32]
 
 
 def _draw(log: Sequence[dict[str, float]], path: Path) -> None:

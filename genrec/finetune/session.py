@@ -25,7 +25,7 @@ from genrec.engines.base import Engine
 from genrec.errors import ModelError, TrainingError
 from genrec.evaluation.metrics import difference, summary
 from genrec.evaluation.split import Split
-from genrec.finetune.adapter import Card, checkpoints_of, fingerprint, save, save_weights
+from genrec.finetune.adapter import Card, checkpoints_of, save, save_weights
 from genrec.finetune.methods import load_adapted, load_model
 from genrec.finetune.options import Options
 from genrec.finetune.packing import Chooser, Writing
@@ -33,6 +33,7 @@ from genrec.finetune.steps import Batch, batch
 from genrec.finetune.train import OnLook, Result, train
 from genrec.finetune.weighing import choice_logits, fit_weights, mean_loss
 from genrec.history import History
+from genrec.models import fingerprint
 from genrec.priors.base import Prior
 from genrec.prompt import Row, render
 

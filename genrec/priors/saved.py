@@ -237,6 +237,7 @@ def _rows(catalog: Catalog) -> Iterator[pa.RecordBatch]:
         rows = range(start, min(n, start + _CHUNK))
         some = [pa.array(column[rows.start : rows.stop], pa.string()) for column in columns]
         yield pa.RecordBatch.from_arrays(some, [str(i) for i in range(len(some))])
+    yield pa.RecordBatch.from_arrays([pa.array([catalog.media_fingerprint])], ["media"])
 
 
 def _hash(batches: Iterable[pa.RecordBatch]) -> str:

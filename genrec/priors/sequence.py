@@ -3,11 +3,12 @@
     log p(item | history) = w · features(item, history) + constant
 
 The features look at the last few items of the history, the latest most: how often the item came next, near or not far
-away in other people's sequences, how alike the titles are (TF-IDF), its popularity ever, in the last year and in the
-last month, and whether the person has it already, more so where people take it again. What goes on with a visit, a few
-hours after the last event, differs from what begins a new one, so each feature has a second weight that counts there
-alone. The weights are fitted in `fit` by likelihood. A person's own events never count as other people's, neither there
-nor in an answer. Knows counts, instants and words of titles; no time of day, no place.
+away in other people's sequences, how alike their titles and the words of their media are (TF-IDF), its popularity ever,
+in the last year and in the last month, and whether the person has it already, more so where people take it again. What
+goes on with a visit, a few hours after the last event, differs from what begins a new one, so each feature has a second
+weight that counts there alone. The weights are fitted in `fit` by likelihood. A person's own events never count as
+other people's, neither there nor in an answer. Knows counts, instants, and words of titles and media; no time of day,
+no place.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Sequence(LogLinear):
         """Remember which events came when, and which came close to which."""
         self._popular = Popular(self._log, self._n_items)
         self._pairs = self._part("pairs", Pairs, lambda: Pairs.of(self._log, self._n_items, reach=REACH))
-        self._words = self._part("words", Words, lambda: Words.of(self._catalog.titles))
+        self._words = self._part("words", Words, lambda: Words.of(self._catalog.descriptions()))
 
     def _gates(self, past: Past) -> np.ndarray:
         """The weights that always count, and those that count within a visit."""

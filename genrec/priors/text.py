@@ -1,14 +1,16 @@
-"""What reads like what the person had last: likeness of titles, by their words or by a sentence-transformers model.
+"""What reads like what the person had last: likeness of items by their words or by a sentence-transformers model.
 
-    score(i) = sum over the last items d = 0, 1, ... of  decay^d · cosine(title of i, title of that item)
+    score(i) = sum over the last items d = 0, 1, ... of  decay^d · cosine(i, that item)
 
-Speaks of items that nobody took yet, which counts cannot. Knows titles and the order of the history.
+An item is its title, some attributes if they are named, and what its pictures, sounds and texts were read as, in words
+and, where a reader gave some, in vectors beside them. Speaks of items that nobody took yet, which counts cannot. Knows
+words, vectors and the order of the history.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +21,7 @@ from genrec.packaged import cache_folder
 from genrec.priors.base import State
 from genrec.priors.loglinear import Past
 from genrec.priors.scored import Scored
-from genrec.vectors import Embedder, TextVectors
+from genrec.vectors import Embedder, TextVectors, media_vectors
 
 
 @dataclass(kw_only=True)
@@ -31,24 +33,31 @@ class Text(Scored):
     decay: float = 0.6
     """How much each of them counts beside the one after it."""
     embedding: str = ""
-    """A sentence-transformers model whose vectors tell what is alike, as for the setting of that name; the words of the
-    titles (TF-IDF) when empty."""
+    """A sentence-transformers model whose vectors tell what is alike, as for the setting of that name; the words of
+    the items (TF-IDF) when empty."""
+    attributes: Sequence[str] = ()
+    """Attributes of items that are read beside their titles, e.g. brand."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.attributes, str):  # a single one from a settings file
+            self.attributes = (self.attributes,)
         if not (self.n_last >= 1 and 0 < self.decay <= 1 and self.n_fit >= 0):
             raise ConfigError("the prior 'text' needs n_last from 1, decay in (0, 1] and n_fit from 0")
         super().__post_init__()
 
     def _learn(self) -> None:
-        """Read the titles."""
+        """Read what is said of the items."""
         super()._learn()
-        titles = self._catalog.titles[: self._n_items]
-        if self.embedding and titles:
+        said = self._catalog.descriptions(self.attributes)[: self._n_items]
+        if self.embedding and said:
             embedder = Embedder(model_folder(self.embedding))
-            vectors = TextVectors.of(titles, embedder, cache=cache_folder() / "vectors").values
+            vectors = TextVectors.of(said, embedder, cache=cache_folder() / "vectors").values
             self._like: Callable[[int], np.ndarray] = lambda row: vectors @ vectors[row]
         else:
-            self._like = self._part("words", Words, lambda: Words.of(titles)).like
+            self._like = self._part("words", Words, lambda: Words.of(said)).like
+        seen = media_vectors(self._catalog.media(vectors=True), self._catalog.row, self._n_items)
+        if seen is not None:
+            self._like = _beside(self._like, seen)
 
     def state(self) -> State | None:
         """As for the others, but nothing with an embedding model, which may change in its folder."""
@@ -62,6 +71,12 @@ class Text(Scored):
         for row, share in zip(rows.tolist(), shares / max(shares.sum(), 1.0), strict=True):
             scores += share * self._like(row)
         return scores
+
+
+def _beside(like: Callable[[int], np.ndarray], seen: np.ndarray) -> Callable[[int], np.ndarray]:
+    """Cosines of items whose vectors are what is said of them and, beside it, what is seen or heard."""
+    length = np.sqrt(1 + (seen**2).sum(axis=1))
+    return lambda row: (like(row) + seen @ seen[row]) / (length * length[row])
 
 
 @dataclass(frozen=True, kw_only=True)

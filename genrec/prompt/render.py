@@ -21,6 +21,7 @@ from genrec.history import History, Moment
 from genrec.prompt.template import Template
 from genrec.text import clean
 from genrec.tokenizer import Tokenizer
+from genrec.traits import Trait, tags
 
 ALIGN = 32
 """A prompt's length is a multiple of this many tokens, or a little more: an engine whose cache holds whole blocks (16
@@ -31,6 +32,9 @@ window starts."""
 
 MAX_ATTRIBUTES = 16
 """Most attributes of a person that a template sees."""
+TRAIT_TOKENS = 64
+"""Room kept for each trait that a template names, so that what is told of a person never decides where the window
+starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +101,10 @@ def render(
         PromptError: If not even the instructions and the line for "now" fit.
     """
     writer = _Writer(encoded, tokenizer, words_for(template, history, words), history, now, instead)
-    turns, head = _head(template, history.user, tokenizer, max_tokens // 2)
+    heads = _Heads(template, history.user, writer, max_tokens // 2)
     open_line = writer.now(max_tokens // 4)
-    lines = writer.window(max_tokens - len(head) - _room(len(open_line.ids), align))
+    lines = writer.window(max_tokens - heads.n_most - _room(len(open_line.ids), align))
+    turns, head = heads.above(writer.n_past - len(lines))
     if not lines:
         open_line = writer.now(max_tokens // 4, follows=False)
     ids = [*head, *(i for written in lines for i in written.ids)]
@@ -177,18 +182,18 @@ def render_rows(
         Rows in the order of time; each moment is a target of at most one.
     """
     writer = _Writer(encoded, tokenizer, words_for(template, history, words), history, None, instead)
-    _, head = _head(template, history.user, tokenizer, max_tokens // 2)
-    lines = writer.lines
+    heads = _Heads(template, history.user, writer, max_tokens // 2)
+    lines = [writer.line(i) for i in range(writer.n_past)]
     groups: dict[int, list[int]] = {}
     for i in range(len(lines)):
         n_open = len(writer.contexts[i]) if i else len(writer.first(0).ids) - len(writer.item_ids(0))
         if n_open > max_tokens // 4:
             continue
-        start = writer.start(i, max_tokens - len(head) - _room(n_open, align))
+        start = writer.start(i, max_tokens - heads.n_most - _room(n_open, align))
         if start is not None or i == 0:
             groups.setdefault(start or 0, []).append(i)
     for start, targets in groups.items():
-        ids, position, end = list(head), [], targets[-1]
+        ids, position, end = [*heads.above(start)[1]], [], targets[-1]
         for i in range(start, end + 1):
             context = writer.first(start).ids if i == start else lines[i].ids
             n_open = len(context) - len(writer.item_ids(i))
@@ -223,20 +228,6 @@ def _room(n_open: int, align: int | None) -> int:
     return -(-n_open // NOW_TOKENS) * NOW_TOKENS + (align or 1) - 1
 
 
-def _head(
-    template: Template, user: User | None, tokenizer: Tokenizer, budget: int
-) -> tuple[list[tuple[str, str]], list[int]]:
-    """The instructions with the person's profile; its last attributes are left out where they are too long."""
-    cleaned = {clean(key, max_chars=40): clean(value) for key, value in user.attributes.items()} if user else {}
-    profile = [(key, value) for key, value in cleaned.items() if key and value][:MAX_ATTRIBUTES]
-    while True:
-        turns = template.turns(dict(profile))
-        head = tokenizer.chat(turns)
-        if len(head) <= budget or not profile:
-            return turns, head
-        profile.pop()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Line:
     """A moment as text and ids."""
@@ -269,6 +260,7 @@ class _Writer:
         if now is not None:
             self.moments.append(Moment(at=history.at, context=now, item_ids=()))
         categories = encoded.catalog.categories
+        self.local = words.local
         self.words = list(words.each(self.moments, lambda item: categories[row[item]]))
         if self.words and instead:
             self.words[-1] = {f: instead.get(f, word) for f, word in self.words[-1].items()}
@@ -293,9 +285,9 @@ class _Writer:
         if not n:
             return []
         if (start := self.start(n, budget)) is not None:
-            return [self.first(start), *self.lines[start + 1 :]]
+            return [self.first(start), *(self.line(i) for i in range(start + 1, n))]
         last = self.first(n - 1)
-        items = [len(self.encoded.ids(self.encoded.catalog.row[i])) for i in self.moments[n - 1].item_ids]
+        items = [self.encoded.n_ids(self.encoded.catalog.row[i]) for i in self.moments[n - 1].item_ids]
         shortest = len(last.ids) - sum(items)
         n_items = sum(shortest + total <= budget for total in accumulate(items))
         return [self._cut(n - 1, n_items)] if n_items else []
@@ -305,11 +297,9 @@ class _Writer:
         """Ids of what changes from moment to moment, each with its bar."""
         return self._contexts(self._changes)
 
-    @cached_property
-    def lines(self) -> list[_Line]:
-        """The past moments, each behind the one before."""
-        past = self.moments[: self.n_past]
-        return [self._line(*one) for one in zip(self._changes, self.contexts, past, strict=True)]
+    def line(self, index: int) -> _Line:
+        """A past moment, behind the one before."""
+        return self._line(self._changes[index], self.contexts[index], self.moments[index])
 
     @cached_property
     def _changes(self) -> list[str]:
@@ -319,7 +309,9 @@ class _Writer:
     @cached_property
     def _ends(self) -> np.ndarray:
         """Ids up to the end of each line. Shape ``(n_past + 1,)``, from 0."""
-        return np.cumsum([0, *(len(one.ids) for one in self.lines)])
+        row, n_ids, n_more = self.encoded.catalog.row, self.encoded.n_ids, len(self.newline)
+        each = zip(self.contexts, self.moments[: self.n_past], strict=True)
+        return np.cumsum([0, *(len(ids) + sum(n_ids(row[i]) for i in m.item_ids) + n_more for ids, m in each)])
 
     def start(self, n: int, budget: int) -> int | None:
         """Which line a window over the first `n` begins with; None where not even the last fits whole."""
@@ -361,3 +353,45 @@ class _Writer:
             text=f"{text} {BAR}".lstrip() + "".join(f" {self.encoded.catalog.texts[r]}{SEPARATOR}" for r in rows),
             ids=[*context, *(i for r in rows for i in self.encoded.ids(r)), *self.newline],
         )
+
+
+class _Heads:
+    """What can stand above the lines: the instructions with the person's profile.
+
+    The profile is what was given, then what is told of the moments that the window leaves out. So it never looks at
+    what follows, and stays the same until the window moves. Its last attributes are left out where they are too long.
+    """
+
+    def __init__(self, template: Template, user: User | None, writer: _Writer, budget: int) -> None:
+        self._template, self._writer = template, writer
+        self._struck = user.struck if user else frozenset()
+        given = {clean(key, max_chars=40): clean(value) for key, value in user.attributes.items()} if user else {}
+        self._profile = dict([(key, value) for key, value in given.items() if key and value][:MAX_ATTRIBUTES])
+        self._told: list[Trait] = [trait for trait in template.traits if not given.get(trait)]
+        self._plain = self._written(self._profile)
+        while len(self._plain[1]) > budget and self._profile:
+            self._profile.popitem()
+            self._plain = self._written(self._profile)
+        n_plain = len(self._plain[1])
+        self.n_most = max(n_plain, min(n_plain + TRAIT_TOKENS * len(self._told), budget))
+        """Ids of the longest of them."""
+
+    def above(self, start: int) -> tuple[list[tuple[str, str]], list[int]]:
+        """The turns and their ids above a window that starts with the line of this number."""
+        writer = self._writer
+        if not self._told or not start:
+            return self._plain
+        catalog = writer.encoded.catalog
+        found = tags(writer.moments[:start], catalog, local=writer.local, struck=self._struck)
+        by_trait = {trait: [tag.text for tag in found if tag.trait == trait] for trait in self._told}
+        while any(by_trait.values()):
+            said = {trait: ", ".join(texts) for trait, texts in by_trait.items() if texts}
+            written = self._written(self._profile | said)
+            if len(written[1]) <= self.n_most:
+                return written
+            max(by_trait.values(), key=len).pop()
+        return self._plain
+
+    def _written(self, profile: Mapping[str, str]) -> tuple[list[tuple[str, str]], list[int]]:
+        turns = self._template.turns(profile)
+        return turns, self._writer.tokenizer.chat(turns)

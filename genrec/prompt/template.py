@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from genrec.context import FEATURES, USUAL, Feature
 from genrec.errors import PromptError
 from genrec.prompt.rules import refusal
+from genrec.traits import TRAITS, Trait
 
 SUFFIX = ".md.j2"
 """How a template's file name ends; its name is the rest of its path."""
@@ -44,6 +45,7 @@ class _FrontMatter(BaseModel):
     model_config = ConfigDict(extra="forbid")
     description: str = ""
     context: list[Feature] = [f for f in FEATURES if f not in USUAL]
+    traits: list[Trait] = []
     caution: str = Field(default="", max_length=300)
     review: bool = False
 
@@ -56,6 +58,8 @@ class Template:
     description: str
     features: tuple[Feature, ...]
     """Context features that its lines write."""
+    traits: tuple[Trait, ...] = ()
+    """What its profile tells of a person beside their attributes."""
     caution: str = ""
     """What goes with every list: how far such advice can be trusted, and what it must not be used for."""
     review: bool = False
@@ -70,13 +74,14 @@ class Template:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides what it writes: equal fingerprints mean equal prompts."""
-        return hashlib.sha256(repr((list(self.bodies.values()), self.features)).encode()).hexdigest()[:16]
+        decides = (list(self.bodies.values()), self.features, *([self.traits] if self.traits else []))
+        return hashlib.sha256(repr(decides).encode()).hexdigest()[:16]
 
     def turns(self, profile: Mapping[str, str]) -> list[tuple[str, str]]:
         """Render the blocks `system` and `user`, each for itself.
 
         Args:
-            profile: The person's attributes, cleaned.
+            profile: The person's attributes, and what is told of them, cleaned.
 
         Returns:
             ``(role, text)`` for each block that is not empty.
@@ -142,6 +147,7 @@ def load_template(name: str, folders: Sequence[Traversable]) -> Template:
         name=name,
         description=settings.get("description", ""),
         features=tuple(f for f in FEATURES if f in settings["context"]),
+        traits=tuple(trait for trait in TRAITS if trait in settings.get("traits", ())),
         caution=" ".join(settings.get("caution", "").split()),
         review=settings.get("review", False),
         source=chain[0].text,
@@ -187,7 +193,8 @@ class _File:
             key = ".".join(str(part) for part in first["loc"][:1]) or "front matter"
             what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
             known = (
-                f"The front matter may hold: description, caution, review, context (a list of {', '.join(FEATURES)})."
+                f"The front matter may hold: description, caution, review, context (a list of {', '.join(FEATURES)}), "
+                f"traits (a list of {', '.join(TRAITS)})."
             )
             raise _wrong(self.name, None, f"{key}: {what}", hint=known) from error
         except yaml.YAMLError as error:

@@ -1,12 +1,12 @@
 """The one object of the store: append and put, read back as of an instant, forget.
 
 Gives back what was put in and nothing it concluded from it; moments, windows in tokens and catalogues are made by
-others. What `append`, `put`, `add_items`, `retire`, `save_texts` and `forget` did is on the disk when they return.
+others. What a method wrote is on the disk when it returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -33,17 +33,35 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from genrec.errors import DataError, StoreError, TextTakenError
-from genrec.events import SCHEMAS, Event, Kind, User, event_of, from_json
+from genrec.events import SCHEMAS, Event, Kind, Medium, User, event_of, from_json
 from genrec.store.append import Appended, append_batch
 from genrec.store.connection import connect, outside_transactions, writing
 from genrec.store.rows import Names, check
 from genrec.store.summary import Summary, summarise
-from genrec.store.tables import CURRENT, RETIRED, edges, events, item_texts, items, metadata, sources, users
+from genrec.store.tables import (
+    CURRENT,
+    RETIRED,
+    corrections,
+    edges,
+    events,
+    item_media,
+    item_texts,
+    items,
+    metadata,
+    sources,
+    users,
+)
+from genrec.text import clean
 
 _BATCH = 20_000  # rows of a record batch read back, and of a statement that writes
 _NAMED = 1_000  # ids named in one statement
 _KEYS = {"items": ["item_id"], "users": ["user_id"], "edges": ["from_id", "to_id", "kind"]}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+TIME_ZONE = "time_zone"
+"""Name under which somebody corrects the clock they live by."""
+MAX_NAME = 40
+"""Longest name of an attribute that somebody may give, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +74,8 @@ class Forgotten:
     """1 if the person had a row of their own, else 0."""
     n_edges: int
     """Relations from and to the person."""
+    n_corrections: int
+    """What the person had corrected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,13 +263,25 @@ class Store:
         if max_events < 1:
             raise DataError(f"max_events is {max_events}, but must be at least 1")
         theirs = select(events).where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(max_events + 1)
         with self._engine.begin() as connection:
-            n = connection.execute(theirs.with_only_columns(func.count())).scalar_one()
-            step = max(1, max_events // 4)
-            n_dropped = -(-max(0, n - max_events) // step) * step
-            latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(n - n_dropped)
             rows = connection.execute(latest_first).mappings().all()
+            if len(rows) > max_events:
+                n = connection.execute(theirs.with_only_columns(func.count())).scalar_one()
+                step = max(1, max_events // 4)
+                n_dropped = -(-(n - max_events) // step) * step
+                rows = rows[: n - n_dropped]
         return [event_of({**row, "at": _EPOCH + timedelta(microseconds=row["at"])}) for row in reversed(rows)]
+
+    def n_events(self, user_id: str, at: datetime) -> int:
+        """How many events of a person lie strictly before an instant.
+
+        Raises:
+            DataError: If `at` has no time zone.
+        """
+        theirs = select(func.count()).where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        with self._engine.begin() as connection:
+            return int(connection.execute(theirs).scalar_one())
 
     def item_ids(self, user_id: str, at: datetime) -> set[str]:
         """The items of all of a person's events strictly before an instant.
@@ -339,7 +371,7 @@ class Store:
         return self._stream("items", self._select("items").order_by(items.c.seq))
 
     def users(self) -> Iterator[pa.RecordBatch]:
-        """Stream the users in the order they first came, as ``SCHEMAS["users"]``."""
+        """Stream the users as sources know them, in the order they first came, as ``SCHEMAS["users"]``."""
         return self._stream("users", self._select("users").order_by(users.c.seq))
 
     def edges(self) -> Iterator[pa.RecordBatch]:
@@ -369,10 +401,71 @@ class Store:
             yield pa.RecordBatch.from_arrays(list(columns), schema=schema)
 
     def user(self, user_id: str) -> User | None:
-        """What is stored about a person; None for one known by events alone, or not at all."""
+        """What holds of a person: what they corrected, and else what sources say.
+
+        Returns:
+            None for one of whom neither says anything.
+        """
         with self._engine.begin() as connection:
             row = connection.execute(self._select("users").where(users.c.user_id == user_id)).mappings().first()
-        return User(**{**row, "attributes": from_json(row["attributes"])}) if row else None
+            own = self._corrections(connection, user_id)
+        if row is None and not own:
+            return None
+        given = from_json(row["attributes"]) if row else {}
+        zone = own.get(TIME_ZONE, row["time_zone"] if row else None)
+        said = {key: value for key, value in own.items() if value is not None and key != TIME_ZONE}
+        return User(
+            user_id=user_id,
+            time_zone=zone,
+            attributes=said | {key: value for key, value in given.items() if key not in own},
+            struck=frozenset(own) - frozenset(said) - {TIME_ZONE},
+        )
+
+    def knows(self, user_id: str) -> bool:
+        """Whether a person has a row or an event."""
+        asked = [
+            select(users.c.user_id).where(users.c.user_id == user_id),
+            select(events.c.user_id).where(*self._seen, events.c.user_id == user_id).limit(1),
+        ]
+        with self._engine.begin() as connection:
+            return any(connection.execute(query).first() for query in asked)
+
+    def correct(self, user_id: str, changes: Mapping[str, str | None]) -> None:
+        """Keep what a person says of themselves: it comes before what any source says, now or later.
+
+        Args:
+            user_id: Who.
+            changes: Attributes by name, ``time_zone`` among them. None strikes one, or by its key a tag such as
+                ``interest:beer`` that is told from the person's events.
+
+        Raises:
+            DataError: If a name or value cannot be kept and shown; then nothing is kept.
+            StoreError: If the database fails; then nothing is kept.
+        """
+        for key, value in changes.items():
+            _check_correction(key, value)
+        own = self._insert(corrections)
+        upsert = own.on_conflict_do_update(index_elements=["user_id", "key"], set_={"value": own.excluded.value})
+        rows = [{"user_id": user_id, "key": key, "value": value} for key, value in changes.items()]
+        if rows:
+            with writing(self._engine) as connection, connection.begin():
+                connection.execute(upsert, rows)
+
+    def withdraw(self, user_id: str, keys: Collection[str]) -> None:
+        """Take corrections back: what sources say and events tell holds again. Unknown ones are passed over."""
+        with writing(self._engine) as connection, connection.begin():
+            theirs = corrections.c.user_id == user_id
+            connection.execute(delete(corrections).where(theirs, corrections.c.key.in_(keys)))
+
+    def corrections(self, user_id: str) -> dict[str, str | None]:
+        """What a person corrected, by name; None for what is struck."""
+        with self._engine.begin() as connection:
+            return self._corrections(connection, user_id)
+
+    @staticmethod
+    def _corrections(connection: Connection, user_id: str) -> dict[str, str | None]:
+        own = select(corrections.c.key, corrections.c.value).where(corrections.c.user_id == user_id)
+        return {one.key: one.value for one in connection.execute(own.order_by(corrections.c.key))}
 
     def user_ids(self, limit: int | None = None) -> list[str]:
         """Everybody known by a row of their own or by an event, those with most events first, then by id."""
@@ -430,8 +523,43 @@ class Store:
                     hint="Another process may have assigned texts meanwhile; read them again and retry.",
                 )
 
+    def media(self, *, vectors: bool = False) -> Iterator[Medium]:
+        """Stream what readers made of the media of items, by item and reader.
+
+        Args:
+            vectors: Whether to read vectors too, which are long; without, they are null.
+        """
+        columns = [column for column in item_media.columns if vectors or column.name != "vector"]
+        query = select(*columns).order_by(item_media.c.item_id, item_media.c.reader)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=_BATCH).execute(query).mappings():
+                yield Medium(**row)
+
+    def medium(self, content: str) -> Medium | None:
+        """What a reader made of a file before, whichever item named it."""
+        query = select(item_media).where(item_media.c.content == content).limit(1)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).mappings().first()
+        return Medium(**row) if row else None
+
+    def put_media(self, media: Iterable[Medium]) -> None:
+        """Add or replace, by item and reader, what was made of media; all of them or none."""
+        statement = self._insert(item_media)
+        values = {name: statement.excluded[name] for name in ("file", "content", "words", "vector")}
+        upsert = statement.on_conflict_do_update(index_elements=["item_id", "reader"], set_=values)
+        if rows := [vars(medium) for medium in media]:
+            with writing(self._engine) as connection, connection.begin():
+                connection.execute(upsert, rows)
+
+    def drop_media(self, reader: str, item_ids: Iterable[str]) -> None:
+        """Delete what a reader made of the media of some items."""
+        with writing(self._engine) as connection, connection.begin():
+            for some in _pieces(item_ids):
+                theirs = item_media.c.reader == reader, item_media.c.item_id.in_(some)
+                connection.execute(delete(item_media).where(*theirs))
+
     def forget(self, user_id: str) -> Forgotten:
-        """Delete a person: their events in every version, their row, their relations from and to others.
+        """Delete a person: their events in every version, their row, what they corrected, their relations.
 
         A SQLite file is rewritten without them, which takes seconds a million events and as much free space as the
         file is long. In PostgreSQL the tables are vacuumed; its own log and backups are the administrator's.
@@ -446,10 +574,11 @@ class Store:
                 n_edges=connection.execute(
                     delete(edges).where(or_(edges.c.from_id == user_id, edges.c.to_id == user_id))
                 ).rowcount,
+                n_corrections=connection.execute(delete(corrections).where(corrections.c.user_id == user_id)).rowcount,
             )
         with outside_transactions(self._engine) as connection:
             if self._engine.dialect.name == "postgresql":
-                connection.execute(text("VACUUM events, users, edges"))
+                connection.execute(text("VACUUM events, users, edges, corrections"))
                 return done
             # Deleted rows are overwritten, but pages that were split before may still hold copies: rewrite them all.
             connection.execute(text("VACUUM"))
@@ -477,3 +606,25 @@ def _microseconds(at: datetime) -> int:
     if at.utcoffset() is None:
         raise DataError(f"the instant {at.isoformat()} has no time zone", hint="Add one, e.g. 2026-11-24T18:00+01:00.")
     return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _check_correction(key: str, value: str | None) -> None:
+    if not key or "\0" in key + (value or "") or not _is_unicode(key + (value or "")):
+        raise DataError(f"{key!r} cannot be corrected so: a name or value is empty, has a NUL in it or is not Unicode")
+    if value is None:
+        return
+    if clean(key, max_chars=MAX_NAME) != key:
+        raise DataError(
+            f"{key!r} cannot be the name of an attribute, since a prompt would not show it as it is",
+            hint=f"Take up to {MAX_NAME} letters, digits, spaces and the like, on one line.",
+        )
+    if not clean(value):
+        raise DataError(f"{key!r} would have no value that can be shown", hint="To have nothing said of it, strike it.")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -83,6 +84,14 @@ users = Table(
     Column("attributes", TEXT),
 )
 
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("user_id", TEXT, primary_key=True),
+    Column("key", TEXT, primary_key=True),
+    Column("value", TEXT),  # null: struck
+)
+
 edges = Table(
     "edges",
     metadata,
@@ -99,4 +108,15 @@ item_texts = Table(
     metadata,
     Column("item_id", TEXT, primary_key=True),
     Column("text", TEXT, nullable=False, unique=True),
+)
+
+item_media = Table(
+    "item_media",
+    metadata,
+    Column("item_id", TEXT, primary_key=True),
+    Column("reader", TEXT, primary_key=True),
+    Column("file", TEXT, nullable=False),
+    Column("content", TEXT, nullable=False, index=True),
+    Column("words", TEXT, nullable=False),
+    Column("vector", LargeBinary),
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from genrec.context import Words, line
 from genrec.context.place import Point
-from genrec.context.usual import LOOK_BACK_DAYS, MIN_DAYS
+from genrec.context.usual import LOOK_BACK_DAYS, MIN_DAYS, Whereabouts
 from genrec.events import Context, Event, batch
 from genrec.history import Moment, moments, read_history
 from genrec.store import Store
@@ -220,3 +220,17 @@ def test_what_was_told_of_places_is_gone_with_the_events(tmp_path: Path) -> None
         assert known()["usual"] == "at work"
         store.forget("ann")
         assert set(known().values()) == {""}
+
+
+def test_usual_places_are_listed_with_their_names_and_days() -> None:
+    been = Whereabouts()
+    visits = [*weeks(3), visit(0, 20, "office"), *(visit(day, 20, "bar") for day in range(5))]
+    for one in sorted(visits, key=lambda one: one.at):
+        named = replace(one.context, place="flat") if one.context.latitude == HOME[0] and one.at.hour == 7 else None
+        been.add(named or one.context, one.at)
+    home, work, *others = been.usual_places(MONDAY + timedelta(days=21))
+    assert (home.word, home.names, home.n_days) == ("at home", ("flat",), 21)
+    assert (work.word, work.names, work.n_days) == ("at work", (), 15)
+    assert work.position == pytest.approx(WORK, abs=0.002)
+    assert [(one.names, one.position is None, one.n_days) for one in others] == [((), False, 6), (("bar",), True, 5)]
+    assert been.usual_places(MONDAY + timedelta(days=21 + LOOK_BACK_DAYS)) == []

@@ -10,9 +10,12 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from genrec.catalog import Catalog
 from genrec.decoding.scoring import Scoring
@@ -79,7 +82,7 @@ def random_tree(rng: np.random.Generator, n_nodes: int, n_vocab: int) -> TokenTr
     return TokenTree(parent=parent, token=token, wanted=rng.random(n_nodes) < 0.7)
 
 
-def test_any_tree_gets_the_models_own_log_probabilities(engine: Engine, reference: TransformersEngine) -> None:
+def check_trees(engine: Engine, reference: TransformersEngine) -> None:
     rng = np.random.default_rng(1)
     prompts = [rng.integers(3, 500, n).tolist() for n in (1, 2, 31, 32, 33, 64, 65, 150)]
     trees = [random_tree(rng, n, 500) for n in (1, 3, 8, 13, 21, 30, 9, 25)]
@@ -92,6 +95,31 @@ def test_any_tree_gets_the_models_own_log_probabilities(engine: Engine, referenc
         for node in np.flatnonzero(tree.wanted):
             truth = plainly(reference, [*prompt, *paths[node][:-1]])[-1, paths[node][-1]]
             assert value[node] == pytest.approx(truth, abs=1e-4)
+
+
+def test_any_tree_gets_the_models_own_log_probabilities(engine: Engine, reference: TransformersEngine) -> None:
+    check_trees(engine, reference)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("Falcon", {"num_kv_heads": 2, "new_decoder_architecture": True}),  # cannot change its attention
+        ("Doge", {"intermediate_size": 64}),  # makes a mask of its own
+    ],
+)
+def test_a_model_with_ways_of_its_own_is_read_as_it_reads(
+    architecture: str, options: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    size = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = getattr(transformers, f"{architecture}Config")(**size, **options)
+    torch.manual_seed(1)
+    getattr(transformers, f"{architecture}ForCausalLM")(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_model / name, tmp_path)
+    engine = TransformersEngine(tmp_path, model=architecture, dtype="float32")
+    check_trees(engine, engine)
+    engine.close()
 
 
 def test_a_node_wider_than_one_request_takes(engine: Engine, reference: TransformersEngine) -> None:

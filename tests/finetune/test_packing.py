@@ -17,6 +17,7 @@ from genrec.events import Context, Item
 from genrec.finetune.packing import Chooser, Writing, pack, plan
 from genrec.history import History
 from genrec.prompt import bundled_prompts, load_template, render
+from genrec.traits import MIN_USES
 from tests.support.people import ITEMS, person
 
 
@@ -58,6 +59,17 @@ def with_places(writing: Writing) -> Writing:
     return replace(writing, template=load_template("places", [bundled_prompts()]), encoded=encoded)
 
 
+def with_traits(writing: Writing) -> Writing:
+    """The same with all that can be told of the person."""
+    return replace(writing, template=load_template("shop", [bundled_prompts()]))
+
+
+def by_phone(history: History) -> History:
+    """The same, now on the phone and now not."""
+    found = [replace(m, context=Context(device=("phone", "tablet")[n % 7 > 4])) for n, m in enumerate(history.moments)]
+    return replace(history, moments=tuple(found))
+
+
 def without_filler(ids: list[int], newline: int) -> list[int]:
     """Runs of line breaks as one."""
     return [a for i, a in enumerate(ids) if not (a == newline and i and ids[i - 1] == newline)]
@@ -70,7 +82,7 @@ def without_filler(ids: list[int], newline: int) -> list[int]:
     st.integers(1, 4),
     st.sampled_from([160, 256, 400, 1024]),
     st.one_of(st.none(), st.integers(0, 5)),
-    st.booleans(),
+    st.sampled_from(["", "places", "traits"]),
     st.sampled_from([None, {"since": "", "place": "store 9", "weekday": "Friday"}]),
 )
 def test_before_any_moment_training_and_serving_show_the_same_ids(
@@ -80,13 +92,15 @@ def test_before_any_moment_training_and_serving_show_the_same_ids(
     per_moment: int,
     max_tokens: int,
     seed: int | None,
-    placed: bool,
+    told: str,
     instead: Mapping[str, str] | None,
 ) -> None:
     writing = replace(writing, max_tokens=max_tokens)
     history = person("ann", n, first=first, per_moment=per_moment)
-    if placed:
+    if told == "places":
         writing, history = with_places(writing), going_about(history)
+    elif told == "traits":
+        writing, history = with_traits(writing), by_phone(history)
     [newline] = writing.tokenizer.encode(["\n"], after=";")
     seen = []
     for row in writing.rows(history, None if seed is None else random.Random(seed), instead=instead):
@@ -110,6 +124,17 @@ def test_rows_say_what_places_are_to_the_person(writing: Writing) -> None:
     text = writing.tokenizer.decode(row.token_ids)
     for words in ("at home", "at work, 5 km north of home", "elsewhere, 50 km southwest of home", "food, "):
         assert words in text
+
+
+def test_rows_tell_what_the_window_leaves_out_and_nothing_that_comes_later(writing: Writing) -> None:
+    rows = list(replace(with_traits(writing), max_tokens=400).rows(by_phone(person("ann", 60))))
+    heads = [writing.tokenizer.decode(row.token_ids).split("assistant\n")[0] for row in rows]
+    assert len(rows) > 3
+    assert "habits" not in heads[0], "its window begins with the first moment"
+    assert "habits: phone daily" in heads[-1]
+    for head, row in zip(heads, rows, strict=True):
+        if "habits" in head:
+            assert row.moment[0] >= MIN_USES
 
 
 def test_a_row_may_end_like_a_served_prompt_with_its_filler(writing: Writing) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
-from genrec.events import Context, Edge, Event, Item, batch
+from genrec.events import Context, Edge, Event, Item, Medium, batch
 from genrec.history import History, moments
 from genrec.plugins import Registry
 from genrec.priors import saved
@@ -88,7 +88,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def catalog_of(store: Store) -> Catalog:
-    return Catalog.read(store.items(), store.texts(), retired=store.retired())
+    return Catalog.read(store.items(), store.texts(), retired=store.retired(), media=store.media)
 
 
 def start(store: Store, folder: Path, prior: Prior | None = None, **how: Any) -> Any:
@@ -128,6 +128,10 @@ def kept(folder: Path) -> list[Path]:
         (lambda store: append(store, ("zoe", "milk", 3.9, "late to come")), FITTED),
         (lambda store: append(store, ("u1", "bread", 9.0, "u1 2")), FITTED),  # a correction
         (lambda store: store.forget("u3"), FITTED),
+        (
+            lambda store: store.put_media([Medium(item_id="tea", reader="r", file="f", content="c", words="oat")]),
+            FITTED,
+        ),
         (lambda store: put(store, tea="Green tea"), FITTED),
         (lambda store: put(store, coffee="coffee"), FITTED),
         (lambda store: store.retire(["tea"]), RESTORED),  # it goes on being counted

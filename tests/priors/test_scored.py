@@ -10,7 +10,7 @@ import pytest
 
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError, ModelError
-from genrec.events import Context, Event, Item, batch
+from genrec.events import Context, Event, Item, Medium, batch
 from genrec.history import History, moments
 from genrec.priors.basket import Basket
 from genrec.priors.ease import Ease
@@ -18,6 +18,7 @@ from genrec.priors.loglinear import Past
 from genrec.priors.neighbours import Neighbours
 from genrec.priors.scored import Scored
 from genrec.priors.text import Text
+from genrec.store import Store
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 TITLES = ("red wool socks", "green wool socks", "hammer", "nails", "paint", "brush", "tea", "cup")
@@ -180,3 +181,47 @@ def test_weights_make_a_distribution_of_a_score(cls: type[Scored]) -> None:
 def test_options_without_sense_are_refused(make: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_words_and_vectors_of_media_tell_what_is_alike(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "genrec.db") as store:
+        store.put("items", [batch("items", [Item(item_id=f"i{n}", title=f"Item {n}") for n in range(5)])])
+
+        def scores_after_the_first() -> np.ndarray:
+            prior = Text()
+            prior.fit(Catalog.read(store.items(), {}, media=store.media), [])
+            own = moments([Event(user_id="ann", item_id="i0", at=START)])
+            past = History(user_id="ann", user=None, at=START + timedelta(days=1), moments=own)
+            return prior._scores(prior._past(past, Context(), later=False))
+
+        def media(reader: str, words: dict[str, str], vectors: dict[str, list[float]]) -> None:
+            store.put_media(
+                Medium(item_id=i, reader=reader, file="f", content=f"{reader} {i}", words=w, vector=floats(vectors, i))
+                for i, w in words.items()
+            )
+
+        def floats(vectors: dict[str, list[float]], item_id: str) -> bytes | None:
+            return np.array(vectors[item_id], "<f4").tobytes() if item_id in vectors else None
+
+        assert not scores_after_the_first()[1:].any()
+        media("ocr", {"i0": "OAT MILK 1L", "i1": "oat milk barista", "i2": "dark chocolate"}, {})
+        found = scores_after_the_first()
+        assert found[1] > 0.2
+        assert not found[2:].any()
+        media("tags", dict.fromkeys(("i0", "i3", "i4"), ""), {"i0": [1, 0], "i3": [1, 0.1], "i4": [0, 1]})
+        found = scores_after_the_first()
+        assert found[0] == pytest.approx(1)
+        assert found[3] > 0.4, "the same to the eye, though no word says so"
+        assert found[4] < 0
+        assert 0 < found[1] < found[3]
+
+
+def test_attributes_are_read_where_they_are_named() -> None:
+    some = [
+        Item(item_id=str(n), title=f"Item {n}", attributes={"brand": b}) for n, b in enumerate(("Oatly", "x", "Oatly"))
+    ]
+    catalog = Catalog.of(some)
+    for attributes, alike in (((), False), (("brand",), True), ("brand", True)):
+        prior = Text(attributes=attributes)
+        prior.fit(catalog, [])
+        assert bool(prior._like(0)[2] > 0.1) is alike

@@ -29,6 +29,8 @@ HOURS = (0, 2, 26, 75, 300)
 """Hours after the start at which something happened; "now" is the last."""
 WEEK_BEFORE = (-168, -96, -72, -48, -24)
 """Where places are told by habits, somebody was at the station on five working days before."""
+WEEKS_BEFORE = tuple(range(-40 * 24, 0, 24))
+"""Where traits are told, somebody chose the first two things on each of forty days before, more than a prompt holds."""
 THINGS: Mapping[str, tuple[str, ...]] = {
     "advertising": ("summer sale", "city marathon", "night train", "garden week"),
     "city": ("parking permit", "waste collection", "library card", "swimming lesson"),
@@ -75,6 +77,7 @@ def person(things: tuple[str, ...], before: tuple[int, ...] = ()) -> tuple[Histo
 
 def catalogue(things: tuple[str, ...], tokenizer: HfTokenizer) -> EncodedCatalog:
     items = [Item(item_id=thing, title=thing, category="out and about") for thing in things]
+    items += [Item(item_id=f"other {n}", title=f"other {n}", category="all else") for n in range(12)]
     return Catalog.of(items).encode(tokenizer)
 
 
@@ -83,8 +86,10 @@ def test_a_template_writes_what_its_snapshot_shows(
     name: str, tiny_tokenizer: HfTokenizer, request: pytest.FixtureRequest
 ) -> None:
     template = load_template(name, [bundled_prompts()])
-    history, now = person(THINGS[name], WEEK_BEFORE if "usual" in template.features else ())
-    prompt = render(template, history, now, catalogue(THINGS[name], tiny_tokenizer), tiny_tokenizer, words=WORDS)
+    before = WEEKS_BEFORE if template.traits else WEEK_BEFORE if "usual" in template.features else ()
+    history, now = person(THINGS[name], before)
+    encoded, max_tokens = catalogue(THINGS[name], tiny_tokenizer), 512 if template.traits else 1024
+    prompt = render(template, history, now, encoded, tiny_tokenizer, words=WORDS, max_tokens=max_tokens)
     caution = f"\n[caution{', review' if template.review else ''}] {template.caution}" if template.caution else ""
     written = f"{template.description}\n\n{prompt.text}\n{caution}".rstrip() + "\n"
     file = SNAPSHOTS / f"{name}.txt"

@@ -73,6 +73,32 @@ def test_what_is_told_from_all_moments_before_is_written_where_a_template_names_
     assert named.features == ("place", "usual")
 
 
+def test_traits_are_told_where_a_template_names_them(tmp_path: Path) -> None:
+    base = template_in(tmp_path, '---\ntraits: [habits, interests]\n---\n{% extends "next-item.md.j2" %}\n', "base")
+    assert base.traits == ("interests", "habits")
+    child = template_in(tmp_path, '---\ndescription: x\n---\n{% extends "base" %}\n', "child")
+    assert child.traits == base.traits
+    none = template_in(tmp_path, '---\ntraits: []\n---\n{% extends "base" %}\n', "none")
+    assert none.traits == ()
+    with pytest.raises(PromptError, match="traits") as caught:
+        template_in(tmp_path, "---\ntraits: [moods]\n---\n" + user_block("x"))
+    assert "traits (a list of interests, habits)" in str(caught.value.hint)
+
+
+def test_naming_traits_makes_another_template_and_not_naming_any_keeps_it(tmp_path: Path) -> None:
+    text = '{% extends "next-item.md.j2" %}\n'
+    prints = {
+        template_in(tmp_path, f"---\ntraits: {traits}\n---\n{text}").fingerprint
+        for traits in ("[]", "[habits]", "[interests]", "[interests, habits]")
+    }
+    assert len(prints) == 4
+    assert template_in(tmp_path, f"---\ntraits: []\n---\n{text}").fingerprint in prints
+    shipped = {name: load_template(name, [bundled_prompts()]) for name in template_names([bundled_prompts()])}
+    assert {name for name, template in shipped.items() if template.traits} == {"shop", "smart-home"}
+    assert shipped["next-item"].fingerprint == "5dd3fcdc3f022592", "or adapters would have to be trained again"
+    assert shipped["grocery"].fingerprint == "77e9c33748e534f4"
+
+
 def test_front_matter_is_inherited_key_by_key(tmp_path: Path) -> None:
     base = template_in(tmp_path, '---\ncontext: [place, weekday]\n---\n{% extends "next-item.md.j2" %}\n', "base")
     assert base.features == ("weekday", "place"), "in the order in which they are written"

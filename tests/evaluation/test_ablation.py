@@ -73,6 +73,9 @@ def test_what_there_is_one_of_is_no_part() -> None:
     }
     assert names == {"since", "place", "all", "profile", "source:a", "source:b"}
     nobody = replace(known, user=None)
+    shop = load_template("shop", [bundled_prompts()])
+    [profile] = [part for part in parts(shop, {}, [nobody], {}) if part.profile]
+    assert (bool(shop.traits), profile.template(shop).traits) == (True, ()), "what is inferred is told there, too"
     assert [part.name for part in parts(TEMPLATE, {"since"}, [nobody], {"action": ["buy", "look"]})] == [
         "since",
         "action:buy",

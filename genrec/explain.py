@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genrec.catalog import Catalog
-from genrec.context import FEATURES, Feature
+from genrec.context import FEATURES
 from genrec.context.device import device
 from genrec.context.place import place
 from genrec.decoding.scoring import Scoring
@@ -40,8 +40,8 @@ class Variant:
     """What is left out; what that changes is not known yet."""
     history: History
     now: Context
-    silent: Feature | None = None
-    """The feature of which the line for "now" says nothing."""
+    instead: Mapping[str, str] | None = None
+    """By feature, what the line for "now" says instead of the word of its own."""
     scoring: Scoring | None = None
     """What a step is worth; the recommender's own when None."""
 
@@ -81,7 +81,7 @@ def variants(
                     place=None if feature == "place" else now.place,
                     device=None if feature == "device" else now.device,
                 ),
-                silent=feature,
+                instead={feature: ""},
             )
 
     events = [(item, m.at) for m in history.moments for item in m.item_ids if item in catalog.row]

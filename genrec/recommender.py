@@ -19,7 +19,7 @@ import numpy as np
 
 from genrec.assortment import Added, add_items, retire_items
 from genrec.catalog import Catalog, EncodedCatalog
-from genrec.context import Feature, Words, clock
+from genrec.context import Words, clock
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import NO_LIMITS, Limits, Ranking, place, place_by_weight, score, search
 from genrec.engines.base import Engine, Job, Search, Usage
@@ -403,7 +403,7 @@ class Recommender:
             draft.prompt = replace(draft.prompt, turns=turns, lines=(), token_ids=())
         draft.done("prompt", draft.prompt, time.perf_counter() - started_s)
 
-    def _prompt(self, history: History, now: Context, silent: Feature | None = None) -> Prompt:
+    def _prompt(self, history: History, now: Context, instead: Mapping[str, str] | None = None) -> Prompt:
         assert self.template is not None
         return render(
             self.template,
@@ -417,7 +417,7 @@ class Recommender:
             else self.max_tokens,
             align=ALIGN if self.engine else None,
             tail=self.engine.prompt_tail if self.engine else 0,
-            silent=silent,
+            instead=instead,
         )
 
     def _search(self, begun: Iterable[_Draft]) -> tuple[list[_Draft], Sequence[Ranking | Grounded]]:
@@ -613,7 +613,7 @@ class Recommender:
                     history=variant.history,
                     now=variant.now,
                     shortlist=rows,
-                    prompt=self._prompt(variant.history, variant.now, variant.silent) if engine else None,
+                    prompt=self._prompt(variant.history, variant.now, variant.instead) if engine else None,
                 ),
             )
             for variant in found

@@ -10,8 +10,9 @@ import importlib.util
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -134,17 +135,32 @@ class Workspace:
         with self._loading("prior"):
             return self.fitted_prior(self.card.prior if self.card else self.settings.prior)
 
-    def fitted_prior(self, name: str, *, split: Split | None = None) -> Prior:
+    def fitted_prior(
+        self,
+        name: str,
+        *,
+        split: Split | None = None,
+        without: Collection[str] = (),
+        clock: bool = True,
+        log: Store | None = None,
+    ) -> Prior:
         """A prior by name, fitted to the store's events, or to those that a split lets it learn from.
 
         What it learned is kept for the next time, and removed when the data it was made from are deleted; not, where
-        each person's events end at an instant of their own.
+        each person's events end at an instant of their own, or something is left out.
+
+        Args:
+            name: What it is called.
+            split: What it may learn from; everything when omitted.
+            without: Context features of which it hears nothing, where it has the option `without`.
+            clock: Whether the time of now is known to it; only one with the option `clock` can do without.
+            log: The events, where they are not all of the store's; see `Store.without`.
         """
-        prior = self._prior(name)
-        if split is not None and split.target == "last":
+        prior = self._prior(name, without, clock)
+        if split is not None and (split.target == "last" or without or not clock or log):
             self._saved_priors.sweep()
             prior.relate(self.store.edges())
-            prior.fit(self.catalog, split.learned(self.store.events()))
+            prior.fit(self.catalog, split.learned((log or self.store).events()))
             return prior
         return self._saved_priors.fitted(prior, before=split.cut if split else None)
 
@@ -153,10 +169,16 @@ class Workspace:
         folder, versions = self.folder / CACHE / "priors", self.registry.names("priors")
         return SavedPriors(folder, self.store, self.catalog, version=versions)
 
-    def _prior(self, name: str) -> Prior:
-        prior: Prior = self.registry.build("priors", name, self.settings.priors.get(name))
+    def _prior(self, name: str, without: Collection[str], clock: bool) -> Prior:
+        options = dict(self.settings.priors.get(name, {}))
+        known = getattr(self.registry.get("priors", name), "__dataclass_fields__", {})
+        if without and "without" in known:
+            options["without"] = [*options.get("without", ()), *without]
+        if not clock and "clock" in known:
+            options["clock"] = False
+        prior: Prior = self.registry.build("priors", name, options)
         if isinstance(prior, Blend):
-            prior.voices = {member: self._prior(member) for member in prior.members}
+            prior.voices = {member: self._prior(member, without, clock) for member in prior.members}
         return prior
 
     @property
@@ -241,6 +263,19 @@ class Workspace:
             self.card = card
 
         return now
+
+    def check_unseen(self, cut: datetime) -> None:
+        """Refuse to judge by what happened after a cut, where the adapter in use has learned from some of it.
+
+        Raises:
+            ConfigError: If it has.
+        """
+        if self.card and datetime.fromisoformat(self.card.data["before"]) > cut:
+            raise ConfigError(
+                f"the adapter {self.card.name!r} has learned from what happened until {self.card.data['before']}, "
+                f"and would be judged by what happened after {cut.isoformat()}",
+                hint="Judge without it: genrec adapters use none. Or hold out less, or bring in newer events.",
+            )
 
     def _checked(self, name: str) -> Card:
         folder = self.adapters / name

@@ -156,7 +156,7 @@ def test_the_words_of_now_are_left_out_of_that_line_alone(
     assert prompt.lines[-1] == "Monday evening, two days later |"
     history = read_history(store, "ann", LATER, max_events=200)
     template = load_template("next-item", [bundled_prompts()])
-    silent = render(template, history, answer.context, asked.encoded, engine.tokenizer, silent="since")
+    silent = render(template, history, answer.context, asked.encoded, engine.tokenizer, instead={"since": ""})
     assert silent.lines == (*prompt.lines[:-1], "Monday evening |")
     [weights] = engine.run([(silent.token_ids, score(asked.encoded.trie, range(len(IDS)), scoring=scoring))])
     left = {item: logprob - weights[asked.catalog.row[item]] for item, logprob in logprobs(answer).items()}

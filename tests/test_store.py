@@ -319,6 +319,31 @@ def test_all_events_stream_in_order(store: Store) -> None:
     assert first.num_rows + rest == 45_000
 
 
+def test_without_an_action_or_a_source_it_is_as_if_they_had_never_come(store: Store) -> None:
+    for source in ("shop", "app"):
+        events = (
+            replace(bought(f"{source} {n}", n, user_id="ann" if n % 3 else "bob"), action=a)
+            for n, a in enumerate(["look", "buy", "look"] * 4)
+        )
+        append(store, *events, source=source)
+    every = read(store.events())
+    for left, kept in (
+        (store.without("action", "look"), [one for one in every if one.action == "buy"]),
+        (store.without("source", "shop"), [one for one in every if one.item_id.startswith("app")]),
+        (
+            store.without("source", "app").without("action", "buy"),
+            [one for one in every if one.action == "look" and one.item_id.startswith("shop")],
+        ),
+        (store.without("action", "sing").without("source", "choir"), every),
+    ):
+        assert read(left.events()) == kept
+        assert bag(left) == [one.item_id for one in kept if one.user_id == "ann"]
+        assert left.item_ids("bob", at(99)) == {one.item_id for one in kept if one.user_id == "bob"}
+        assert left.mark().n_events == len(kept)
+        assert set(left.user_ids()) == {one.user_id for one in kept}
+    assert read(store.events()) == every
+
+
 def test_a_mark_tells_every_change_of_the_events_from_every_other(store: Store) -> None:
     marks = [store.mark()]
     for change in (

@@ -28,6 +28,7 @@ COMMANDS = {
     "describe": "Say what the store holds, and what is odd about it.",
     "recommend": "Recommend items to people, now or at any moment.",
     "evaluate": "Say how good recommendations are, judged by what people chose last.",
+    "ablate": "Say what each part of the context is worth, by doing without it.",
     "train": "Teach the language model what these people choose.",
     "fuse": "Fit how much the language model and the prior count, without training.",
     "tune": "Find training options that suit these people.",

@@ -111,13 +111,7 @@ def command(
                 for n in range(1, origins + 1)
             ]
         )
-        first = splits[-1].cut
-        if opened.card and datetime.fromisoformat(opened.card.data["before"]) > first:
-            raise ConfigError(
-                f"the adapter {opened.card.name!r} has learned from what happened until {opened.card.data['before']}, "
-                f"and would be judged by what happened after {first.isoformat()}",
-                hint="Judge without it: genrec adapters use none. Or hold out less, or bring in newer events.",
-            )
+        opened.check_unseen(splits[-1].cut)
         asked = {
             "model": opened.settings.model,
             "adapter": opened.adapter_name,
@@ -151,7 +145,7 @@ def command(
             progress=lambda name, n: progress(f"judging {name}", n),
         )
         cuts = ["last"] if held_out == "last" else [split.cut.isoformat() for split in splits]
-        n_looks = _look(workspace / LOOKS, cuts, asked)
+        n_looks = look(workspace / LOOKS, cuts, asked)
         found["settings"] = asked
         log = Log.read(opened.store.events(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].ends)
         flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))
@@ -198,7 +192,7 @@ def _ways(
     return ways
 
 
-def _look(file: Path, cuts: list[str], asked: dict[str, Any]) -> int:
+def look(file: Path, cuts: list[str], asked: dict[str, Any]) -> int:
     """Take down that held-out choices were looked at; how often these have been, this time included."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "cuts": cuts, **asked}

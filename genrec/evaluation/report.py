@@ -65,14 +65,10 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """Verdicts in words: each way beside the best prior, and what a model's lead costs."""
-    said = []
-    for name, parts in found["differences"].items():
-        figures = [
-            f"{metric} {part['difference']:+.4f} [{part['interval'][0]:+.4f}, {part['interval'][1]:+.4f}]"
-            + (" tied" if part["tied"] else "")
-            for metric, part in parts.items()
-        ]
-        said.append(f"{name}: {', '.join(figures)}")
+    said = [
+        f"{name}: {', '.join(f'{metric} {versus(part)}' for metric, part in parts.items())}"
+        for name, parts in found["differences"].items()
+    ]
     for name, buys in found["buys"].items():
         said.append(
             f"What {name} buys over {found['best_prior']}: {buys['NDCG@10']:+.4f} NDCG@10 for "
@@ -81,6 +77,12 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         )
     said += found.get("notes", [])
     return said
+
+
+def versus(part: Mapping[str, Any]) -> str:
+    """A paired difference of one figure in words, as `genrec.evaluation.metrics.difference` found it."""
+    low, high = part["interval"]
+    return f"{part['difference']:+.4f} [{low:+.4f}, {high:+.4f}]" + (" tied" if part["tied"] else "")
 
 
 def with_intervals(row: Mapping[str, Any]) -> dict[str, str]:
@@ -101,12 +103,17 @@ def title(found: Mapping[str, Any]) -> str:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Tables and verdicts as Markdown."""
-    pieces = [f"# {title(found)}"]
-    for name, rows in tables(found):
+    return document(title(found), tables(found), sentences(found))
+
+
+def document(title: str, tables: Sequence[tuple[str, Sequence[Mapping[str, str]]]], sentences: Sequence[str]) -> str:
+    """Tables with titles of their own and sentences as Markdown."""
+    pieces = [f"# {title}"]
+    for name, rows in tables:
         head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0])
         lines = ["| " + " | ".join(row.values()) + " |" for row in rows]
         pieces.append("\n".join([f"## {name}\n", head, *lines]))
-    pieces.append("\n".join(f"- {sentence}" for sentence in sentences(found)))
+    pieces.append("\n".join(f"- {sentence}" for sentence in sentences))
     return "\n\n".join(pieces) + "\n"
 
 

@@ -8,7 +8,7 @@ and is read once. Knows tokens and the trie; knows nothing of models, losses or 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,13 +38,16 @@ class Writing:
     align: int | None = ALIGN
     """What serving aligns prompts to."""
 
-    def rows(self, history: History, rng: random.Random | None = None) -> Iterator[Row]:
+    def rows(
+        self, history: History, rng: random.Random | None = None, *, instead: Mapping[str, str] | None = None
+    ) -> Iterator[Row]:
         """A person's rows.
 
         Args:
             history: What the person did.
             rng: Shuffles the items within each moment, of which the first is the target, and gives some rows the filler
                 that a served prompt ends with; None for the order that serving shows, without filler.
+            instead: As for `render`, of the last moment.
         """
         if rng is not None:
             shuffled = [replace(m, item_ids=tuple(rng.sample(m.item_ids, len(m.item_ids)))) for m in history.moments]
@@ -58,6 +61,7 @@ class Writing:
             max_tokens=self.max_tokens,
             align=self.align,
             filler=rng is not None and rng.random() < FILLER_SHARE,
+            instead=instead,
         )
 
     def texts(self) -> Iterator[np.ndarray]:

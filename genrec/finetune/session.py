@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -62,12 +62,14 @@ class Session:
     """Starts an engine with an adapter or without, to judge with."""
     say: Callable[[str], None]
     """Is told how it goes."""
+    instead: Callable[[History], Mapping[str, str] | None] = lambda case: None
+    """Given a case, what its last line says by feature instead of words of its own."""
 
     def cases(self, people: Sequence[History]) -> list[tuple[History, Row]]:
         """Cases as rows with their last moment as the only target."""
         found = []
         for person in people:
-            rows = list(self.writing.rows(person))
+            rows = list(self.writing.rows(person, instead=self.instead(person)))
             if rows and rows[-1].moment[-1] == len(person.moments) - 1:
                 found.append((person, rows[-1].last()))
         return found
@@ -86,6 +88,16 @@ class Session:
         chooser, options = Chooser(self.writing.encoded.trie), replace(options, loss="trie")
         parts = [cases[i : i + _AT_ONCE] for i in range(0, len(cases), _AT_ONCE)]
         return [batch(part, chooser, options, mass_of=self.mass) for part in parts]
+
+    @cached_property
+    def judge_steps(self) -> list[Batch]:
+        """Those that judge, in steps."""
+        return self.steps(self.judged, Options())
+
+    @cached_property
+    def fit_steps(self) -> list[Batch]:
+        """Those that weights are fitted to, in steps."""
+        return self.steps(self.cases(self.split.fit), Options())
 
     def mass(self, person: History, index: int) -> np.ndarray:
         """Prior probability of each item before one of a person's moments. Shape ``(n_items,)``."""
@@ -120,6 +132,7 @@ class Session:
                 max_tokens=self.writing.max_tokens,
                 align=self.writing.align,
                 tail=engine.prompt_tail,
+                instead=self.instead(person),
             )
             where = place(encoded.trie, int(row.target[0]), within=N_LIST, scoring=scoring, log_mass=log_mass)
             jobs.append((prompt.token_ids, where))
@@ -205,8 +218,6 @@ class Session:
                 raise ModelError(f"{before.name!r} is the model as it is", hint="Leave --since out.")
             options = replace(options, method=before.method, rank=before.rank)  # type: ignore[arg-type]
             people = self.news(before)
-        judge, fit = self.steps(self.judged, options), self.steps(self.cases(self.split.fit), options)
-        checkpoints = folder.parent / checkpoints_of(name)
         users = [person.user_id for person, _ in self.judged]
         ranks: dict[str, list[int]] = {"prior": self.ranks(None, Scoring())}
         self.say(_line("prior alone", ranks["prior"], users))
@@ -220,30 +231,13 @@ class Session:
         finally:
             untuned.close()
         lm = load_model(self.base) if before is None or since is None else load_adapted(self.base, since, before.method)
-        untuned_logits = choice_logits(lm, judge)
-        nats = {"untuned": mean_loss(untuned_logits, judge, 1.0, 0.0)}
+        untuned_logits = choice_logits(lm, self.judge_steps)
+        nats = {"untuned": mean_loss(untuned_logits, self.judge_steps, 1.0, 0.0)}
         if before is not None:
-            nats["before"] = mean_loss(untuned_logits, judge, before.gamma, before.beta)
-        result = self.learn(lm, options, checkpoints, fit, since=since, people=people, max_minutes=max_minutes)
-        gamma, beta = self._weigh(result.model, fit, judge, nats, "tuned")
-        card = replace(
-            self._card(name, gamma, beta),
-            method=options.method,
-            rank=options.rank,
-            objective=options.loss,
-            data={
-                "people": len(self.split.learn if people is None else people),
-                "since": before.name if before else None,
-                "targets": result.n_targets,
-                "before": self.split.cut.isoformat(),
-                "steps": result.n_steps,
-                "seconds": round(result.seconds),
-            },
-            options=asdict(options),
+            nats["before"] = mean_loss(untuned_logits, self.judge_steps, before.gamma, before.beta)
+        card, result = self.release(
+            lm, name, folder, options, nats=nats, since=since, people=people, max_minutes=max_minutes
         )
-        save(result.model, self.base, folder, card, self.writing.encoded.catalog, result.log)
-        result.model.to("cpu")  # the engine that judges wants a GPU for itself
-        torch.cuda.empty_cache()
         tuned = self.engine(folder)
         try:
             ranks["tuned"] = self.ranks(tuned, Scoring(name="masked"))
@@ -252,9 +246,64 @@ class Session:
             tuned.close()
         card = self._judged_card(card, folder, ranks, nats)
         if not result.interrupted:
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            shutil.rmtree(folder.parent / checkpoints_of(name), ignore_errors=True)
         self.say(_line("tuned model", ranks["tuned"], users))
         self.say(_line("tuned with prior", ranks["both"], users))
+        return card, result
+
+    def release(
+        self,
+        lm: Any,
+        name: str,
+        folder: Path,
+        options: Options,
+        *,
+        nats: dict[str, float],
+        since: Path | None = None,
+        people: Sequence[History] | None = None,
+        max_minutes: float = math.inf,
+    ) -> tuple[Card, Result]:
+        """Train a model, weigh it beside the prior, and write the adapter, which no engine has judged yet.
+
+        Args:
+            lm: As for `learn`; it is on the CPU afterwards.
+            name: What the adapter is called.
+            folder: Where it is written; its checkpoints stay beside it.
+            options: How to train.
+            nats: Is told what the judging choices cost under the prior, the tuned model and both.
+            since: Folder of the adapter that learns on.
+            people: Who is learned from; those of the split when omitted.
+            max_minutes: When to stop training by itself.
+
+        Raises:
+            TrainingError: If training fails.
+        """
+        result = self.learn(
+            lm,
+            options,
+            folder.parent / checkpoints_of(name),
+            self.fit_steps,
+            since=since,
+            people=people,
+            max_minutes=max_minutes,
+        )
+        gamma, beta = self.weigh(result.model, nats, "tuned")
+        card = replace(
+            self._card(name, gamma, beta),
+            method=options.method,
+            rank=options.rank,
+            objective=options.loss,
+            data={
+                "people": len(self.split.learn if people is None else people),
+                "since": Card.read(since).name if since else None,
+                "targets": result.n_targets,
+                "before": self.split.cut.isoformat(),
+                "steps": result.n_steps,
+                "seconds": round(result.seconds),
+            },
+            options=asdict(options),
+        )
+        save(result.model, self.base, folder, card, self.writing.encoded.catalog, result.log)
         return card, result
 
     def fuse(self, name: str, folder: Path, *, since: Path | None = None) -> Card:
@@ -276,11 +325,8 @@ class Session:
             old.check(base=self.base, template=self.writing.template)
         is_adapted = since is not None and old is not None and old.method != "none"
         lm = load_adapted(self.base, since, old.method) if is_adapted and since and old else load_model(self.base)
-        judge, fit = self.steps(self.judged, Options()), self.steps(self.cases(self.split.fit), Options())
         nats: dict[str, float] = {}
-        gamma, beta = self._weigh(lm, fit, judge, nats, "model")
-        lm.to("cpu")  # the engine that judges wants a GPU for itself
-        torch.cuda.empty_cache()
+        gamma, beta = self.weigh(lm, nats, "model")
         card = self._card(name, gamma, beta)
         if old:
             known: dict[str, Any] = {"created_at": card.created_at, "data": card.data} if old.method == "none" else {}
@@ -299,14 +345,23 @@ class Session:
             self.say(_line(way, found, users))
         return self._judged_card(card, since or folder, ranks, nats)
 
-    def _weigh(
-        self, model: Any, fit: Sequence[Batch], judge: Sequence[Batch], nats: dict[str, float], way: str
-    ) -> tuple[float, float]:
-        """Fit gamma and beta to some steps; put the nats of prior, model and both on others under their names."""
-        gamma, beta, _ = fit_weights(choice_logits(model, fit), fit)
-        judged = choice_logits(model, judge)
+    def weigh(self, lm: Any, nats: dict[str, float], way: str) -> tuple[float, float]:
+        """Fit how much a model and the prior count, and take the model off the GPU, which an engine wants for itself.
+
+        Args:
+            lm: The model.
+            nats: Is told what the judging choices cost under the prior, the model and both.
+            way: What the model is called in it.
+
+        Returns:
+            gamma and beta.
+        """
+        gamma, beta, _ = fit_weights(choice_logits(lm, self.fit_steps), self.fit_steps)
+        judged = choice_logits(lm, self.judge_steps)
         for key, weights in {"prior": (0.0, 1.0), way: (1.0, 0.0), "both": (gamma, beta)}.items():
-            nats[key] = mean_loss(judged, judge, *weights)
+            nats[key] = mean_loss(judged, self.judge_steps, *weights)
+        lm.to("cpu")
+        torch.cuda.empty_cache()
         return gamma, beta
 
     def _card(self, name: str, gamma: float, beta: float) -> Card:

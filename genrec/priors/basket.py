@@ -60,8 +60,9 @@ class Basket(Scored):
         instants = np.unique(at)[::-1][: self.n_last]
         found, weights = [np.empty(0, np.int32)], [np.empty(0)]
         for distance, instant in enumerate(instants):
+            is_visit = past.now - instant < np.timedelta64(VISIT) and "since" not in self.without
             for row in rows[at == instant][:_MOST].tolist():
-                steps = (0, 1) if past.now - instant < np.timedelta64(VISIT) else (1,)
+                steps = (0, 1) if is_visit else (1,)
                 for step in steps:
                     taken, n_moments = self._near(row, step, past)
                     found.append(taken)

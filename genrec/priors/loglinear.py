@@ -21,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from genrec.catalog import Catalog
+from genrec.context import FEATURES
+from genrec.errors import ConfigError
 from genrec.events import Context
 from genrec.priors.base import Prior, State, instant, known_rows
 from genrec.sources.times import is_zone
@@ -253,11 +255,15 @@ class LogLinear(Prior):
 
     n_fit: int = 1500
     """Choices that the weights are fitted to, the latest ones."""
+    without: tuple[str, ...] = ()
+    """Context that tells it nothing, of now and of the past, named as in prompts: part_of_day, weekday, since …"""
 
     START: ClassVar[np.ndarray]
     """Where the weights begin and what they are pulled towards. Shape ``(n_gates, n_features)``."""
 
     def __post_init__(self) -> None:
+        if unknown := set(self.without).difference(FEATURES):
+            raise ConfigError(f"a prior cannot do without {min(unknown)!r}", hint=f"There are: {', '.join(FEATURES)}.")
         self.weights = self.START.copy()
         """Weights of the features, a row for each of the `_gates`. Shape ``(n_gates, n_features)``."""
         self._begin(Catalog(), Events.read(Catalog(), ()))

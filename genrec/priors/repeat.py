@@ -82,7 +82,7 @@ class Repeat(LogLinear):
         found[_NUMBER["log_had"], had] = np.log1p(n_own)
         found[_NUMBER["repeats"], had] = np.log((len(rows) - len(had) + 1) / (len(had) + 1))
         found[_NUMBER["last"], last] = 1
-        if self.clock:
+        if self.clock and "since" not in self.without:
             found[_NUMBER["last_gap"], last] = np.log1p(_hours(past.now - at[-1]))
         found[_NUMBER["popular_had"], had] = found[_NUMBER["popular"], had]
         other, gap = self._pairs.near(int(rows[-1]), past)
@@ -107,6 +107,13 @@ class Repeat(LogLinear):
             weekend = _is_weekend(wall) == _is_weekend(past.now_local)
             gaps, this = np.log1p(_hours(np.diff(when))), np.log1p(_hours(past.now - when[-1]))
             gap = np.concatenate([[0.0], np.exp(-2 * (gaps - this) ** 2)])
+        alike = np.ones(len(when))  # as all moments are in what nothing is told of
+        if "part_of_day" in self.without:
+            hour = narrow = from_hour = alike
+        if "weekday" in self.without:
+            weekend = alike
+        if "since" in self.without:
+            gap = alike
         kernels = {
             "own": 1.0,
             "recent": recent,

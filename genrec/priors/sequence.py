@@ -81,14 +81,14 @@ class Sequence(LogLinear):
 
     def _gates(self, past: Past) -> np.ndarray:
         """The weights that always count, and those that count within a visit."""
-        return np.array([1.0, _n_now(past) > 0])
+        return np.array([1.0, self._n_now(past) > 0])
 
     def _features(self, past: Past) -> np.ndarray:
         """Features of every item, `FEATURES`. Shape ``(n_features, n_items)``, float64.
 
         What others did later counts where the past says so, except for what is popular in a window before the instant.
         """
-        rows, n_now, at, without, later = past.rows.tolist(), _n_now(past), past.now, past.person, past.later
+        rows, n_now, at, without, later = past.rows.tolist(), self._n_now(past), past.now, past.person, past.later
         n = self._n_items
         found = np.zeros((len(FEATURES), n))
         transitions, near, far, alike, alike_last = found[:5]
@@ -124,7 +124,6 @@ class Sequence(LogLinear):
         found[_NUMBER["log_alike"]] = np.log(0.05 + alike)
         return found
 
-
-def _n_now(past: Past) -> int:
-    """How many events, at the end, belong to the same visit."""
-    return int((past.now - past.at < np.timedelta64(VISIT)).sum())
+    def _n_now(self, past: Past) -> int:
+        """How many events, at the end, belong to the same visit."""
+        return 0 if "since" in self.without else int((past.now - past.at < np.timedelta64(VISIT)).sum())

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from genrec.prompt.render import ALIGN, NOW_TOKENS, Prompt, Row, render, render_rows
+from genrec.prompt.render import ALIGN, NOW_TOKENS, Prompt, Row, render, render_rows, words_for
 from genrec.prompt.template import SUFFIX, Template, bundled_prompts, load_template, template_names
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "render",
     "render_rows",
     "template_names",
+    "words_for",
 ]

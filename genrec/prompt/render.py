@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from genrec.catalog import BAR, SEPARATOR, EncodedCatalog
-from genrec.context import Feature, Words, line, said
+from genrec.context import Words, line, said
 from genrec.errors import PromptError
 from genrec.events import Context, User
 from genrec.history import History, Moment
@@ -76,7 +76,7 @@ def render(
     max_tokens: int = 1024,
     align: int | None = ALIGN,
     tail: int = 0,
-    silent: Feature | None = None,
+    instead: Mapping[str, str] | None = None,
 ) -> Prompt:
     """Write a person's history and the moment to recommend for.
 
@@ -95,18 +95,18 @@ def render(
         align: Repeat the line break before the line for "now" until the prompt's length, but for `tail`, is a multiple
             of this; None for no filler.
         tail: See `Engine.prompt_tail`.
-        silent: A feature of which the line for "now" says nothing.
+        instead: By feature, what the line for "now" says instead of the word of its own; empty for nothing.
 
     Raises:
         PromptError: If not even the instructions and the line for "now" fit.
     """
-    writer = _Writer(encoded, tokenizer, _words(template, history, words), history, now)
+    writer = _Writer(encoded, tokenizer, words_for(template, history, words), history, now, instead)
     heads = _Heads(template, history.user, writer, max_tokens // 2)
-    open_line = writer.now(max_tokens // 4, silent)
+    open_line = writer.now(max_tokens // 4)
     lines = writer.window(max_tokens - heads.n_most - _room(len(open_line.ids), align))
     turns, head = heads.above(writer.n_past - len(lines))
     if not lines:
-        open_line = writer.now(max_tokens // 4, silent, follows=False)
+        open_line = writer.now(max_tokens // 4, follows=False)
     ids = [*head, *(i for written in lines for i in written.ids)]
     n_ids = len(ids) + len(open_line.ids)
     filler = (tail - n_ids) % align if align else 0
@@ -159,6 +159,7 @@ def render_rows(
     max_tokens: int = 1024,
     align: int | None = ALIGN,
     filler: bool = False,
+    instead: Mapping[str, str] | None = None,
 ) -> Iterator[Row]:
     """Write every moment of a person as `render` would have when it was "now", many in one sequence.
 
@@ -175,11 +176,12 @@ def render_rows(
         max_tokens: Longest prompt.
         align: What serving aligns prompts to.
         filler: Fill up before the last target of each row as serving does.
+        instead: As for `render`, of the last moment.
 
     Yields:
         Rows in the order of time; each moment is a target of at most one.
     """
-    writer = _Writer(encoded, tokenizer, _words(template, history, words), history, None)
+    writer = _Writer(encoded, tokenizer, words_for(template, history, words), history, None, instead)
     heads = _Heads(template, history.user, writer, max_tokens // 2)
     lines = [writer.line(i) for i in range(writer.n_past)]
     groups: dict[int, list[int]] = {}
@@ -210,7 +212,7 @@ def render_rows(
         )
 
 
-def _words(template: Template, history: History, words: Words | None) -> Words:
+def words_for(template: Template, history: History, words: Words | None = None) -> Words:
     """How contexts are written for one person under one template."""
     words = words or Words()
     own_zone = history.user.time_zone if history.user else None
@@ -240,7 +242,13 @@ class _Writer:
     """Writes the lines of one history. "Now", where there is one, is its last moment, one without items."""
 
     def __init__(
-        self, encoded: EncodedCatalog, tokenizer: Tokenizer, words: Words, history: History, now: Context | None
+        self,
+        encoded: EncodedCatalog,
+        tokenizer: Tokenizer,
+        words: Words,
+        history: History,
+        now: Context | None,
+        instead: Mapping[str, str] | None,
     ) -> None:
         self.encoded, self.tokenizer = encoded, tokenizer
         row = encoded.catalog.row
@@ -254,14 +262,16 @@ class _Writer:
         categories = encoded.catalog.categories
         self.local = words.local
         self.words = list(words.each(self.moments, lambda item: categories[row[item]]))
+        if self.words and instead:
+            self.words[-1] = {f: instead.get(f, word) for f, word in self.words[-1].items()}
         [self.newline] = tokenizer.encode(["\n"], after=SEPARATOR)
         [self.bar] = tokenizer.encode([f" {BAR}"], after="x")
         [self.bar_alone] = tokenizer.encode([BAR], after="\n")
         self._firsts: dict[int, _Line] = {}
 
-    def now(self, budget: int, silent: Feature | None, *, follows: bool = True) -> _Line:
+    def now(self, budget: int, *, follows: bool = True) -> _Line:
         """The open line, behind the last moment's or alone; in a small budget its last words are left out."""
-        words = {feature: word for feature, word in self.words[-1].items() if feature != silent}
+        words = dict(self.words[-1])
         before = self.words[-2] if follows and len(self.words) > 1 else None
         while True:
             [ids] = self._contexts([text := line(words, before)])

@@ -15,7 +15,21 @@ from types import TracebackType
 from typing import Any, Literal
 
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, Select, Table, delete, func, or_, select, text, union, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    TextClause,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    union,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from genrec.errors import DataError, StoreError, TextTakenError
@@ -85,8 +99,10 @@ class Store:
     One store may be used from several threads, and one database by several processes.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *seen: ColumnElement[bool] | TextClause) -> None:
         self._engine = engine
+        self._seen = seen or (CURRENT,)
+        """Conditions on events that are read."""
 
     @classmethod
     def open(cls, where: str | Path) -> Store:
@@ -99,6 +115,16 @@ class Store:
             StoreError: If it cannot be opened, belongs to something else, or was written by a newer genrec.
         """
         return cls(connect(where))
+
+    def without(self, kind: Literal["action", "source"], name: str) -> Store:
+        """The same log as if events of an action or a source had never come: to read what is known without them.
+
+        It shares the database, which its owner closes; counts, items and users are those of the whole.
+        """
+        if kind == "action":
+            return Store(self._engine, *self._seen, events.c.action != name)
+        theirs = select(sources.c.source_id).where(sources.c.name == name)
+        return Store(self._engine, *self._seen, events.c.source_id.not_in(theirs))
 
     def close(self) -> None:
         """Let go of the database; closing twice does no harm."""
@@ -236,7 +262,7 @@ class Store:
         """
         if max_events < 1:
             raise DataError(f"max_events is {max_events}, but must be at least 1")
-        theirs = select(events).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        theirs = select(events).where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
         latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(max_events + 1)
         with self._engine.begin() as connection:
             rows = connection.execute(latest_first).mappings().all()
@@ -253,7 +279,7 @@ class Store:
         Raises:
             DataError: If `at` has no time zone.
         """
-        theirs = select(func.count()).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        theirs = select(func.count()).where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
         with self._engine.begin() as connection:
             return int(connection.execute(theirs).scalar_one())
 
@@ -263,7 +289,8 @@ class Store:
         Raises:
             DataError: If `at` has no time zone.
         """
-        theirs = select(events.c.item_id).where(CURRENT, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        theirs = select(events.c.item_id).where(*self._seen)
+        theirs = theirs.where(events.c.user_id == user_id, events.c.at < _microseconds(at))
         with self._engine.begin() as connection:
             return set(connection.execute(theirs.distinct()).scalars())
 
@@ -327,7 +354,7 @@ class Store:
         halves = text("sum(content >> 32)"), text("sum(content & 4294967295)")
         sums = select(func.count(), func.max(seq), func.sum(seq), *halves, func.max(events.c.at))
         # Along the primary key: along the index of instants each row would be looked up by itself.
-        query = sums.where(CURRENT, seq >= 0)
+        query = sums.where(*self._seen, seq >= 0)
         if before is not None:
             query = query.where(events.c.at + 0 < _microseconds(before))
         if until is not None:
@@ -335,9 +362,8 @@ class Store:
         n, last, numbers, high, low, last_at = (int(value or 0) for value in connection.execute(query).one())
         return Mark(n_events=n, last=last, numbers=numbers, content=(high << 32) + low, last_at=last_at)
 
-    @classmethod
-    def _in_order(cls, before: datetime | None) -> Select[Any]:
-        query = cls._select("events").where(CURRENT).order_by(events.c.at, events.c.seq)
+    def _in_order(self, before: datetime | None) -> Select[Any]:
+        query = self._select("events").where(*self._seen).order_by(events.c.at, events.c.seq)
         return query if before is None else query.where(events.c.at < _microseconds(before))
 
     def items(self) -> Iterator[pa.RecordBatch]:
@@ -399,7 +425,7 @@ class Store:
         """Whether a person has a row or an event."""
         asked = [
             select(users.c.user_id).where(users.c.user_id == user_id),
-            select(events.c.user_id).where(CURRENT, events.c.user_id == user_id).limit(1),
+            select(events.c.user_id).where(*self._seen, events.c.user_id == user_id).limit(1),
         ]
         with self._engine.begin() as connection:
             return any(connection.execute(query).first() for query in asked)
@@ -444,7 +470,7 @@ class Store:
     def user_ids(self, limit: int | None = None) -> list[str]:
         """Everybody known by a row of their own or by an event, those with most events first, then by id."""
         n = func.count().label("n")
-        active = select(events.c.user_id, n).where(CURRENT).group_by(events.c.user_id).subquery()
+        active = select(events.c.user_id, n).where(*self._seen).group_by(events.c.user_id).subquery()
         known = union(select(users.c.user_id), select(active.c.user_id)).subquery()
         query = (
             select(known.c.user_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,7 +21,7 @@ from genrec.traits import MIN_USES
 from tests.support.people import ITEMS, person
 
 
-def served(writing: Writing, history: History, moment: int) -> list[int]:
+def served(writing: Writing, history: History, moment: int, instead: Mapping[str, str] | None = None) -> list[int]:
     """The ids that a prompt shows before a person's moment, without and with filler."""
     now = history.moments[moment]
     before = replace(history, at=now.at, moments=history.moments[:moment])
@@ -33,6 +34,7 @@ def served(writing: Writing, history: History, moment: int) -> list[int]:
         words=writing.words,
         max_tokens=writing.max_tokens,
         align=writing.align,
+        instead=instead,
     )
     return list(prompt.token_ids)
 
@@ -81,9 +83,17 @@ def without_filler(ids: list[int], newline: int) -> list[int]:
     st.sampled_from([160, 256, 400, 1024]),
     st.one_of(st.none(), st.integers(0, 5)),
     st.sampled_from(["", "places", "traits"]),
+    st.sampled_from([None, {"since": "", "place": "store 9", "weekday": "Friday"}]),
 )
 def test_before_any_moment_training_and_serving_show_the_same_ids(
-    writing: Writing, n: int, first: int, per_moment: int, max_tokens: int, seed: int | None, told: str
+    writing: Writing,
+    n: int,
+    first: int,
+    per_moment: int,
+    max_tokens: int,
+    seed: int | None,
+    told: str,
+    instead: Mapping[str, str] | None,
 ) -> None:
     writing = replace(writing, max_tokens=max_tokens)
     history = person("ann", n, first=first, per_moment=per_moment)
@@ -93,10 +103,10 @@ def test_before_any_moment_training_and_serving_show_the_same_ids(
         writing, history = with_traits(writing), by_phone(history)
     [newline] = writing.tokenizer.encode(["\n"], after=";")
     seen = []
-    for row in writing.rows(history, None if seed is None else random.Random(seed)):
+    for row in writing.rows(history, None if seed is None else random.Random(seed), instead=instead):
         ids = row.token_ids.tolist()
         for position, target, moment in zip(row.position, row.target, row.moment, strict=True):
-            shown = served(writing, history, int(moment))
+            shown = served(writing, history, int(moment), instead if moment == n - 1 else None)
             if seed is None:
                 assert ids[: position + 1] == without_filler(shown, newline[-1])
                 assert history.moments[moment].item_ids[0] == ITEMS[target]

@@ -102,6 +102,22 @@ def test_where_the_moment_is_unknown_its_time_tells_nothing() -> None:
     np.testing.assert_allclose(likely(prior, DAILY, at(7, 8)), likely(prior, DAILY, at(300, 20)))
 
 
+def test_what_it_does_without_tells_it_nothing() -> None:
+    week = [taken("ann", "cake" if day % 7 >= 5 else "bread", day, 10) for day in range(14)]
+    moments_of = {"part_of_day": (DAILY, at(7, 8), at(7, 20)), "weekday": (week, at(19, 10), at(21, 10))}
+    for feature, (own, one, other) in moments_of.items():
+        knowing, deaf = (unfitted(own, half_life=1e6, without=without) for without in (("since",), ("since", feature)))
+        assert np.abs(np.log(likely(knowing, own, one) / likely(knowing, own, other))).max() > 0.1
+        np.testing.assert_allclose(likely(deaf, own, one), likely(deaf, own, other), rtol=1e-3)
+    soon, late = (likely(unfitted(DAILY, half_life=1e6), DAILY, when) for when in (at(4, 21), at(7, 21)))
+    assert soon[BEER] < late[BEER], "what was taken an hour ago"
+    soon, late = (
+        likely(unfitted(DAILY, half_life=1e6, without=("since", "weekday")), DAILY, when)
+        for when in (at(4, 21), at(7, 21))
+    )
+    np.testing.assert_allclose(soon, late, rtol=1e-3)
+
+
 def test_a_basket_has_no_order() -> None:
     names = ("bread", "tea", "cake")
     own = [taken("ann", name, day) for day in range(4) for name in names]
@@ -131,3 +147,6 @@ def test_the_weights_find_out_whether_people_do_things_again() -> None:
 def test_options_without_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="half_life above 0"):
         Repeat(half_life=0)
+    with pytest.raises(ConfigError, match="cannot do without") as refused:
+        Repeat(without=("hour",))
+    assert "part_of_day" in (refused.value.hint or "")

@@ -168,3 +168,15 @@ def test_the_order_in_which_a_basket_is_stored_is_not_learned() -> None:
     reversed_.fit(CATALOG, [batch("events", [*reversed(events)])])
     after = history("tea", at_day=400)
     np.testing.assert_array_equal(stored.log_mass(after, Context()), reversed_.log_mass(after, Context()))
+
+
+def test_without_the_time_since_a_visit_is_like_any_other_time() -> None:
+    for without, differs in (((), True), (("since",), False)):
+        prior = Sequence(n_fit=0, without=without)
+        prior.fit(CATALOG, [])
+        prior.weights = np.ones_like(START)
+        [last] = history("tea").moments
+        soon, late = (
+            prior.log_mass(replace(history("tea"), at=last.at + wait * VISIT), Context()) for wait in (0.5, 1.5)
+        )
+        assert (np.abs(soon - late).max() > 0.1) == differs

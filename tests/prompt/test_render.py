@@ -49,14 +49,19 @@ def days(n: int) -> list[Moment]:
 # ---- what it looks like
 
 
-def test_the_line_for_now_can_be_silent_about_a_feature(encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer) -> None:
+def test_the_line_for_now_can_say_something_else_or_nothing(
+    encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer
+) -> None:
     known, now = history(moment(0, "milk", place="store 3")), Context(place="store 8")
     told = render(NEUTRAL, known, now, encoded, tiny_tokenizer)
     assert told.lines[-1] == "noon, two hours later, store 8 |"
     assert told.said == {"part_of_day": "noon", "since": "two hours later", "place": "store 8"}
-    silent = render(NEUTRAL, known, now, encoded, tiny_tokenizer, silent="place")
+    silent = render(NEUTRAL, known, now, encoded, tiny_tokenizer, instead={"place": ""})
     assert silent.lines == (*told.lines[:-1], "noon, two hours later |")
     assert silent.said == {"part_of_day": "noon", "since": "two hours later"}
+    another = {"place": "store 3", "since": "next day", "season": "winter"}
+    other = render(NEUTRAL, known, now, encoded, tiny_tokenizer, instead=another)
+    assert other.lines == (*told.lines[:-1], "noon, winter, next day |"), "as store 3 was before, it is not said again"
 
 
 def test_a_prompt_is_a_chat_whose_answer_has_begun(encoded: EncodedCatalog, tiny_tokenizer: HfTokenizer) -> None:

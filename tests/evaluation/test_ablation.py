@@ -1,0 +1,94 @@
+"""Parts left out as values: what is told of a moment, and what another person lends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec.catalog import Catalog
+from genrec.context import Words
+from genrec.evaluation.ablation import REQUEST_H, Part, Speech, Told, otherwise, parts, row
+from genrec.evaluation.split import Split
+from genrec.events import Context, Item, User
+from genrec.history import History, Moment
+from genrec.prompt import bundled_prompts, load_template
+
+START = datetime(2024, 3, 1, 9, tzinfo=UTC)
+TEMPLATE = load_template("next-item", [bundled_prompts()])
+CATALOG = Catalog.of([Item(item_id=name, title=name) for name in ("tea", "beer")])
+SPEECH = Speech(TEMPLATE, Words(time_zone="Europe/Berlin"), CATALOG)
+
+
+def case(*seconds: int, user_id: str = "ann", device: str = "phone", **attributes: str) -> History:
+    """Somebody who takes tea so many seconds after the start, the last time to be judged by."""
+    context = Context(device=device)
+    moments = tuple(Moment(at=START + timedelta(seconds=s), context=context, item_ids=("tea",)) for s in seconds)
+    return History(
+        user_id=user_id, user=User(user_id=user_id, attributes=attributes), at=moments[-1].at, moments=moments
+    )
+
+
+@given(st.integers(0, 10**7), st.integers(1, 10**6), st.integers(1, 10**6), st.sampled_from(get_args(Told)))
+def test_nothing_more_is_told_than_may_be_known(last: int, wait: int, other_wait: int, now: Told) -> None:
+    one, other = (SPEECH.told(case(0, last, last + later), now) for later in (wait, other_wait))
+    assert one.moments[:-1] == case(0, last, last + wait).moments[:-1]
+    assert one.at == one.moments[-1].at
+    assert START + timedelta(seconds=last) < one.at <= START + timedelta(seconds=last + wait)
+    slots = [
+        at.astimezone(ZoneInfo("Europe/Berlin"))
+        for at in (START + timedelta(seconds=last + w) for w in (wait, other_wait))
+    ]
+    same = slots[0].date() == slots[1].date() and slots[0].hour // REQUEST_H == slots[1].hour // REQUEST_H
+    if now == "none" or (now == "request" and same):
+        assert one.at == other.at, "so it tells nothing of the choice's instant"
+    if now == "exact":
+        assert one == case(0, last, last + wait)
+
+
+def test_another_person_lends_words_or_profile() -> None:
+    cases = [
+        case(0, 60, user_id="ann", device="phone", age="9"),
+        case(0, 86_400, user_id="bob", device="watch", age="5"),
+    ]
+    split = Split(target="first", cut=START, ends={}, learn=[], fit=[], judge=cases, future=frozenset())
+    device, profile = Part(name="device", features=("device",)), Part(name="profile", profile=True)
+    same, instead = otherwise(device, "shuffled", split, split, SPEECH)
+    assert (same, [instead(one) for one in cases]) == (cases, [{"device": "watch"}, {"device": "phone"}])
+    assert otherwise(device, "silenced", split, split, SPEECH)[1](cases[0]) == {"device": ""}
+    lent, instead = otherwise(profile, "shuffled", split, split, SPEECH)
+    assert [one.user.attributes for one in lent if one.user] == [{"age": "5"}, {"age": "9"}]
+    assert ([one.moments for one in lent], instead(cases[0])) == ([one.moments for one in cases], {})
+
+
+def test_what_there_is_one_of_is_no_part() -> None:
+    known = case(0, age="9")
+    names = {
+        part.name for part in parts(TEMPLATE, {"since", "place"}, [known], {"action": ["buy"], "source": ["b", "a"]})
+    }
+    assert names == {"since", "place", "all", "profile", "source:a", "source:b"}
+    nobody = replace(known, user=None)
+    shop = load_template("shop", [bundled_prompts()])
+    [profile] = [part for part in parts(shop, {}, [nobody], {}) if part.profile]
+    assert (bool(shop.traits), profile.template(shop).traits) == (True, ()), "what is inferred is told there, too"
+    assert [part.name for part in parts(TEMPLATE, {"since"}, [nobody], {"action": ["buy", "look"]})] == [
+        "since",
+        "action:buy",
+        "action:look",
+    ]
+
+
+def test_differences_are_paired_by_person() -> None:
+    people = [f"p{i}" for i in range(12)]
+    whole = {"places": [0] * 11 + [None]}
+    without = row({"places": [None, *[3] * 11], "gamma": 0.5}, whole, people)
+    assert (without["n"], without["HR@1"], without["gamma"]) == (10, 0, 0.5)
+    assert without["difference"]["HR@1"] == {"difference": -1, "interval": [-1, -1], "tied": False}
+    assert row(whole, whole, people)["n"] == 11
+    assert "difference" not in row(whole, whole, people)
+    assert row({"places": [0] * 12}, whole, people)["difference"]["HR@1"]["difference"] == pytest.approx(0)

@@ -164,7 +164,7 @@ class Rows:
             words=writing.words,
             max_tokens=writing.max_tokens,
             align=align,
-            silent=self.silent,
+            instead={self.silent: ""} if self.silent else None,
         ).token_ids
 
     def last(self, case: History) -> tuple[History, Row]:

@@ -26,8 +26,9 @@ from genrec.context.place import place
 from genrec.decoding.scoring import Scoring
 from genrec.events import Context
 from genrec.history import History
-from genrec.recommendation import Evidence, Recommendation
+from genrec.recommendation import Evidence, RankedItem, Recommendation
 
+ALL_WORDS = "all words of now"
 MAX_ITEMS = 24
 """Most items of a history that are left out one by one: those on the list, up to half, then the latest."""
 
@@ -54,6 +55,7 @@ def variants(
     catalog: Catalog,
     said: Mapping[str, str],
     scoring: Scoring | None,
+    context_only: bool = False,
 ) -> Iterator[Variant]:
     """All that is left out for one person, in the order in which prompts share most of their beginnings.
 
@@ -65,24 +67,29 @@ def variants(
         said: The words of the line for "now" by feature; empty without a language model. Place and device are left out
             in any case, for a prior may know of them.
         scoring: What a step is worth; None without a language model.
+        context_only: Whether the history stays whole.
     """
     if scoring is not None and scoring.name == "fused":
         for what, deaf in (("the model", replace(scoring, gamma=0.0)), ("the prior", replace(scoring, beta=0.0))):
             yield Variant(without=Evidence(kind="voice", what=what), history=history, now=now, scoring=deaf)
 
     words = {"place": place(now), "device": device(now)} | dict(said)
-    for feature in FEATURES:
-        if word := words.get(feature):
+    known = [feature for feature in FEATURES if words.get(feature)]
+    single = [(Evidence(kind="context", what=words[feature], feature=feature), [feature]) for feature in known]
+    for without, features in [*single, (Evidence(kind="now", what=ALL_WORDS), known)]:
+        if features:
             yield Variant(
-                without=Evidence(kind="context", what=word, feature=feature),
+                without=without,
                 history=history,
                 now=replace(
                     now,
-                    place=None if feature == "place" else now.place,
-                    device=None if feature == "device" else now.device,
+                    place=None if "place" in features else now.place,
+                    device=None if "device" in features else now.device,
                 ),
-                instead={feature: ""},
+                instead=dict.fromkeys(features, ""),
             )
+    if context_only:
+        return
 
     events = [(item, m.at) for m in history.moments for item in m.item_ids if item in catalog.row]
     first, last = dict(reversed(events)), dict(events)
@@ -126,6 +133,52 @@ def explained(
         items=tuple(items),
         timings_s={**answer.timings_s, "explain": seconds},
         notes=(*answer.notes, *notes),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """How far an item's log-probability moved between two moments of one person, and what moved it; all in nats."""
+
+    item_id: str
+    title: str
+    change: float
+    """Of the log-probability: the later moment's minus the earlier's. The sum of `prior`, `past` and `words`."""
+    prior: float | None
+    """The change under the prior alone; None where one voice answered, so that there is nothing to tell apart."""
+    past: float
+    """What the rest of it is where neither line for "now" says a word: what the lines before them do to the model."""
+    words: float
+    """What all words of the later line for "now" do to the item, minus what those of the earlier one do."""
+    alone: Mapping[str, float]
+    """The same of each single word, by feature. Single words do not add up to `words`."""
+
+
+def moves(before: Recommendation, after: Recommendation) -> list[Move]:
+    """What moved items between two moments, those first whom the words of "now" raised most.
+
+    Args:
+        before: What was answered for the earlier moment, with evidence.
+        after: The same for the later moment. An item that only one of them has is passed over: ask for candidates.
+    """
+    earlier = {item.item_id: item for item in before.items}
+    found = [_move(earlier[item.item_id], item) for item in after.items if item.item_id in earlier]
+    return sorted(found, key=lambda move: -move.words)
+
+
+def _move(before: RankedItem, after: RankedItem) -> Move:
+    was, now = ({(one.kind, one.feature or one.what): one.change for one in i.evidence or ()} for i in (before, after))
+    by = {key: now.get(key, 0.0) - was.get(key, 0.0) for key in [*was, *now]}
+    change, words = after.logprob - before.logprob, by.get(("now", ALL_WORDS), 0.0)
+    prior = change - by["voice", "the model"] if ("voice", "the model") in by else None
+    return Move(
+        item_id=after.item_id,
+        title=after.title,
+        change=change,
+        prior=prior,
+        past=change - (prior or 0.0) - words,
+        words=words,
+        alone={feature: by["context", feature] for feature in FEATURES if ("context", feature) in by},
     )
 
 

@@ -43,9 +43,10 @@ class Query:
     candidates: tuple[str, ...] = ()
     """Rank these items alone, by their ids; all of the catalogue when there is none. Their numbers do not depend on
     which others are among them."""
-    explain: bool = False
+    explain: bool | Literal["context"] = False
     """Whether to tell what speaks for each item: see `Evidence`. Costs about as much as asking again for each piece of
-    it, 36 times at most."""
+    it, 37 times at most. With ``context`` the history is not taken apart: only words and voices are left out, which
+    costs a few short lists."""
 
     def __post_init__(self) -> None:
         if (self.near is None) != (self.within_km is None):
@@ -81,11 +82,11 @@ class Query:
 class Evidence:
     """What one thing that is known does to an item: it was left out, and the same question asked again."""
 
-    kind: Literal["item", "others", "context", "voice"]
+    kind: Literal["item", "others", "context", "now", "voice"]
     """An item of the history, with all events of it; all items that were not left out alone; a word of the line for
-    "now"; the model or the prior."""
+    "now"; all these words at once; the model or the prior."""
     what: str
-    """The item's title, how many others, the word, ``the model`` or ``the prior``."""
+    """The item's title, how many others, the word, ``all words of now``, ``the model`` or ``the prior``."""
     change: float = 0.0
     """The log-probability minus what it is without this, nats: above 0 it speaks for the item, below 0 against it.
     Infinite where there would be no probability without it."""

@@ -175,7 +175,7 @@ class Recommender:
         near: tuple[float, float] | None = None,
         within_km: float | None = None,
         candidates: Sequence[str] = (),
-        explain: bool = False,
+        explain: bool | Literal["context"] = False,
         trace: Trace | None = None,
     ) -> Recommendation:
         """Recommend to one person; the arguments are those of `Query`.
@@ -604,6 +604,7 @@ class Recommender:
             catalog=self.catalog,
             said=draft.prompt.said if draft.prompt else {},
             scoring=self.scoring if engine else None,
+            context_only=draft.query.explain == "context",
         )
         return [
             (

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pytest
 
 from genrec.catalog import Catalog
+from genrec.context import FEATURES
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
 from genrec.events import Context, Event, Item, batch, items_of
-from genrec.explain import MAX_ITEMS
+from genrec.explain import MAX_ITEMS, moves
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
 from genrec.priors.popularity import Popularity
@@ -163,6 +164,85 @@ def test_the_words_of_now_are_left_out_of_that_line_alone(
     assert changes(answer, feature="since") == pytest.approx(left, abs=1e-6)
 
 
+def without_words(asked: Recommender, at: datetime, **query: Any) -> dict[str, float]:
+    """What ann's items weigh where the line for "now" says nothing."""
+    assert asked.engine is not None
+    assert asked.template is not None
+    assert asked.prior is not None
+    history, now = read_history(asked.store, "ann", at, max_events=200), Context(time_zone="America/New_York", **query)
+    instead = dict.fromkeys(FEATURES, "")
+    silent = render(asked.template, history, now, asked.encoded, asked.tokenizer, instead=instead)
+    assert silent.lines[-1] == "|"
+    mass = asked.prior.log_mass(history, now)
+    search = score(asked.encoded.trie, range(len(IDS)), scoring=asked.scoring, log_mass=mass)
+    [weights] = asked.engine.run([(silent.token_ids, search)])
+    return {item: weights[asked.catalog.row[item]] for item in IDS}
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_all_words_at_once_are_all_of_them(
+    store: Store, prior: Popularity, engine: TransformersEngine, scoring: Scoring
+) -> None:
+    asked = recommender(store, prior, engine, scoring=scoring)
+    answer = asked.recommend("ann", at=LATER, place="harbour kiosk", device="phone", explain=True)
+    silent = without_words(asked, LATER)
+    found = changes(answer, kind="now")
+    assert found == pytest.approx({item: lp - silent[item] for item, lp in logprobs(answer).items()}, abs=1e-6)
+    assert max(map(abs, found.values())) > 1e-3
+
+
+def test_context_alone_is_explained_as_with_the_history(
+    store: Store, prior: Popularity, engine: TransformersEngine
+) -> None:
+    asked = recommender(store, prior, engine)
+    whole = asked.recommend("ann", at=LATER, place="harbour kiosk", explain=True)
+    part = asked.recommend("ann", at=LATER, place="harbour kiosk", explain="context")
+    for item, same in zip(part.items, whole.items, strict=True):
+        expected = {replace(e, change=0.0): e.change for e in same.evidence or () if e.kind not in ("item", "others")}
+        found = {replace(e, change=0.0): e.change for e in item.evidence or ()}
+        assert len(found) == 2 + 4 + 1
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_what_moved_items_between_two_moments(
+    store: Store, prior: Popularity, engine: TransformersEngine, scoring: Scoring
+) -> None:
+    asked = recommender(store, prior, engine, scoring=scoring)
+    days = (datetime(2025, 6, 8, 9, tzinfo=NEW_YORK), LATER)
+    before, after = (
+        asked.recommend("ann", at=at, explain="context", place=place)
+        for at, place in zip(days, (None, "harbour kiosk"), strict=True)
+    )
+    by_prior = [recommender(store, prior).recommend("ann", at=at) for at in days]
+    silent = [without_words(asked, at) for at in days]
+    found = moves(before, after)
+    assert {move.item_id for move in found} == set(IDS)
+    assert all(move.words >= other.words for move, other in pairwise(found))
+    for move in found:
+        item = move.item_id
+        assert move.change == logprobs(after)[item] - logprobs(before)[item]
+        without = silent[1][item] - silent[0][item]
+        assert move.words == pytest.approx(move.change - without, abs=1e-6)
+        if scoring.name == "fused":
+            expected = logprobs(by_prior[1])[item] - logprobs(by_prior[0])[item]
+            assert move.prior == pytest.approx(expected, abs=1e-6)
+            assert move.past == pytest.approx(without - expected, abs=1e-6)
+        else:
+            assert move.prior is None
+            assert move.past == pytest.approx(without, abs=1e-6)
+        assert move.alone["place"] == changes(after, feature="place")[item]  # which only one line says
+        weekdays = [changes(answer, feature="weekday")[item] for answer in (before, after)]
+        assert move.alone["weekday"] == weekdays[1] - weekdays[0]
+
+
+def test_of_items_that_one_answer_lacks_nothing_is_said(store: Store, prior: Popularity) -> None:
+    asked = recommender(store, prior)
+    before, after = (asked.recommend("bob", at=LATER, candidates=ids, explain="context") for ids in (IDS[:2], IDS[1:3]))
+    [move] = moves(before, after)
+    assert (move.item_id, move.change, move.prior, move.past, move.words, move.alone) == (IDS[1], 0, None, 0, 0, {})
+
+
 def test_each_voice_changes_what_recommending_without_it_gives(
     store: Store, prior: Popularity, engine: TransformersEngine
 ) -> None:
@@ -186,7 +266,7 @@ def test_what_speaks_most_for_an_item_stands_first_and_nothing_is_said_unasked(
     why, plain = asked.recommend_many([Query(user_id=u, at=LATER, explain=u == "ann") for u in ("ann", "bob")])
     for item in why.items:
         assert all(one.change >= other.change for one, other in pairwise(item.evidence or ()))
-        assert len(item.evidence or ()) == 2 + 3 + 2  # milk and bread, words, voices
+        assert len(item.evidence or ()) == 2 + 3 + 1 + 2  # milk and bread, words, all words, voices
     assert all(item.evidence is None for item in plain.items)
     assert "evidence" not in json.dumps(plain.to_dict())
     assert "explain" not in plain.timings_s
@@ -208,6 +288,7 @@ def test_a_stranger_has_nothing_but_the_moment(store: Store, prior: Popularity, 
     assert {one.what for one in answer.items[0].evidence or ()} == {
         "the model",
         "the prior",
+        "all words of now",
         "Monday",
         "night",  # the workspace's clock is UTC
         "summer",

@@ -16,6 +16,7 @@ from genrec.cli._common import progress
 from genrec.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
+    from genrec.explain import Move
     from genrec.prompt import Prompt
     from genrec.recommendation import RankedItem, Recommendation
     from genrec.recommender import Recommender
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
 ZONE = ZoneInfo("America/New_York")
 HOUSEHOLDS = ("1985", "690", "1040")
 """A family with three kids, somebody over 65 and a young single; all three are in the sample of 300."""
-MOMENTS = (datetime(2017, 6, 7, 9, tzinfo=ZONE), datetime(2017, 11, 22, 18, tzinfo=ZONE))
-"""A weekday morning in June, and the evening before Thanksgiving."""
+MOMENTS = (datetime(2017, 6, 1, 9, tzinfo=ZONE), datetime(2017, 11, 22, 18, tzinfo=ZONE))
+"""A weekday morning, the first of summer, and the evening before Thanksgiving."""
 K = 5
 SETTINGS = {"time_zone": "America/New_York", "country": "US", "prompt": "grocery"}
 MARKER = "demo"
 """File beside the caches of a workspace that the demo made; it says whether the import was finished."""
 COLUMN = 46
 """Characters between the two moments' lists."""
+N_MOVED = 2
+"""Of both together and of the model alone, so many items that words raised and so many that they lowered are shown."""
 
 
 @click.command("demo")
@@ -69,11 +72,13 @@ def command(workspace: Path, engine: str | None, model: str | None, train: bool)
         by_model = _load(opened, clock)
         if by_model is not None:
             with clock("6 lists by the language model"):
-                _recommend(by_model, opened.store)
+                alone = _recommend(by_model, opened.store)[:2]
             _heading("4", "Both together, which is what `genrec recommend` gives")
             together = opened.recommender()
             with clock("2 lists by both"):
-                _recommend(together, opened.store, HOUSEHOLDS[:1])
+                both = _recommend(together, opened.store, HOUSEHOLDS[:1])
+            with clock("what moved their items, by both and by the model"):
+                _show_moves(("both", together, both), ("model", by_model, alone))
             _explain()
             if train:
                 _heading("5", "A little training: the model before and after, beside the prior")
@@ -176,7 +181,7 @@ def _load(opened: Workspace, clock: _Clock) -> Recommender | None:
         return opened.recommender(engine=name, scoring="joint")
 
 
-def _recommend(recommender: Recommender, store: Store, households: Sequence[str] = HOUSEHOLDS) -> None:
+def _recommend(recommender: Recommender, store: Store, households: Sequence[str] = HOUSEHOLDS) -> list[Recommendation]:
     """Ask for all households and moments at once, then show them household by household."""
     from genrec.recommendation import Query
 
@@ -196,6 +201,43 @@ def _recommend(recommender: Recommender, store: Store, households: Sequence[str]
         if recommender.scoring.name == "joint" and prompts:
             _show_lines(prompts[pair])
         click.echo(_side_by_side(answers[pair]))
+    return answers
+
+
+def _show_moves(*asked: tuple[str, Recommender, Sequence[Recommendation]]) -> None:
+    """What moved items from one of a household's two lists to the other: those that words raised or lowered most.
+
+    Args:
+        asked: The name of a recommender with a model, itself, and its lists.
+    """
+    from genrec.catalog import BAR
+    from genrec.context import FEATURES
+    from genrec.explain import moves
+    from genrec.recommendation import Query
+
+    rows: list[tuple[str, Move]] = []
+    for name, recommender, pair in asked:
+        first, second = ({item.item_id for item in answer.items} for answer in pair)
+        moved = tuple(sorted(first ^ second or first))  # what is in one list alone, if there is any
+        queries = [
+            Query(user_id=answer.user_id, at=answer.at, k=len(moved), candidates=moved, explain="context")
+            for answer in pair
+        ]
+        found = moves(*recommender.recommend_many(queries))
+        rows += [(name, move) for move in found[:N_MOVED] + found[N_MOVED:][-N_MOVED:]]
+    before, after = (prompt.lines[-1].removesuffix(f" {BAR}") for prompt in recommender.prompts(queries))
+    features = [feature for feature in FEATURES if any(feature in move.alone for _, move in rows)]
+    columns = [f"  {head}" for head in ("change =", "prior +", "past +", "words")]
+    columns += [f"  {feature.replace('_', ' ')}" for feature in features]
+    click.echo(f"\n   From “{before}” to “{after}”:")
+    click.echo(" " * 35 + "".join(columns))
+    for name, move in rows:
+        n_digits = 1 if move.prior is None else 2  # in bfloat16, rounding makes noise of the others
+        alone = [move.alone.get(feature, 0.0) for feature in features]
+        parts = [move.change, move.prior, move.past, move.words, *alone]
+        cells = ["" if part is None else f"{part:+.{n_digits}f}" for part in parts]
+        numbers = "".join(cell.rjust(len(head)) for cell, head in zip(cells, columns, strict=True))
+        click.echo(f"     {name:6}{_cut(move.title, 24):24}{numbers}")
 
 
 def _train(opened: Workspace) -> None:
@@ -244,7 +286,10 @@ def _explain() -> None:
     click.echo(
         "\n   Every list is the exact best of all items under what its heading names. Percentages are probabilities\n"
         "   of the next product; the model's numbers are natural logarithms of what it gives each item's text after\n"
-        "   the last line. It is small and was never trained on groceries, so its say in the mixture is small."
+        "   the last line. It is small and was never trained on groceries, so its say in the mixture is small.\n"
+        "   From moment to moment, items moved by so many of these logarithms: by the prior alone, by the past (what\n"
+        "   the model makes of the lines above) and by the words of the moment, left out at both; then by each kind of\n"
+        "   word alone, which need not add up. In bfloat16 the tenths of the model alone are rough."
     )
 
 

@@ -215,6 +215,8 @@ def because(item: RankedItem, at: datetime) -> str:
         said = f"{plain(one.what)[:40]}{when} {one.change:+.2f}"
         if one.kind == "voice":
             voices.append(said)
+        elif one.kind == "now":  # whose words speak for themselves
+            continue
         elif one.change >= TELLS:
             for_it.append(said)
         elif one.change <= -TELLS and one.kind != "others":

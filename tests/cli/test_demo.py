@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import genrec
 from genrec.cli import main
+from genrec.cli.demo import MOMENTS
 from genrec.plugins import installed
 from genrec.store import Store
+from genrec.workspace import ScoringName
 from tests.support import corner_shop
 
 
@@ -38,8 +41,8 @@ def test_it_tells_the_story_in_order(told: str) -> None:
     assert [line[0] for line in told.splitlines() if re.match(r"\d  ", line)] == list("123456")
     assert "300 households" in told
     assert "Thanksgiving" in told
-    assert told.count("Wednesday 7 June 2017, 09:00") == told.count("Wednesday 22 November 2017, 18:00") == 7
-    assert told.count("▸ Wednesday morning") == 3
+    assert told.count("Thursday 1 June 2017, 09:00") == told.count("Wednesday 22 November 2017, 18:00") == 7
+    assert told.count("▸ Thursday morning, summer") == 3
 
 
 def test_every_list_has_five_numbered_items(told: str) -> None:
@@ -52,6 +55,46 @@ def test_every_list_has_five_numbered_items(told: str) -> None:
     assert re.findall(shape.format(r"[\d.]+%"), by_both, re.MULTILINE) == ranks
 
 
+@pytest.mark.parametrize(("name", "scoring"), [("both", "auto"), ("model", "joint")])
+def test_what_moved_items_is_what_leaving_words_out_gives(
+    told: str, folder: Path, tiny_model: Path, name: str, scoring: ScoringName
+) -> None:
+    head = "change = prior + past + words weekday part of day season holiday since"
+    assert head in re.sub(" +", " ", told)
+    rows = re.findall(rf"^     {name} +(\S.*?) {{2,}}([-+ .0-9]+)$", told.split("\n4  ")[1], re.MULTILINE)
+    assert 2 <= len(rows) <= 4
+    with genrec.open(folder, engine="transformers", model=str(tiny_model)) as workspace:
+        asked = workspace.recommender(scoring=scoring)
+        lists = [{item.item_id for item in asked.recommend("1985", at=at, k=5).items} for at in MOMENTS]
+        every = tuple(set.union(*lists))
+        before, after = (
+            {item.title: item for item in asked.recommend("1985", at=at, candidates=every, explain=True).items}
+            for at in MOMENTS
+        )
+
+    def change(title: str, kind: str, name: str) -> float:
+        """Of what leaving one thing out does, between the moments."""
+        was, now = (
+            [one.change for one in items[title].evidence or () if one.kind == kind and name in (one.what, one.feature)]
+            for items in (before, after)
+        )
+        return sum(now) - sum(was)
+
+    shown = 0.0051 if name == "both" else 0.051  # what printing them takes away from numbers
+    for cut, numbers in rows:
+        [title] = [title for title in after if title.startswith(cut.removesuffix("…"))]
+        assert (after[title].item_id in lists[0]) != (after[title].item_id in lists[1])
+        moved = after[title].logprob - before[title].logprob
+        prior = [moved - change(title, "voice", "the model")] if name == "both" else []
+        words = change(title, "now", "all words of now")
+        alone = [change(title, "context", f) for f in ("weekday", "part_of_day", "season", "holiday", "since")]
+        expected = [moved, *prior, moved - sum(prior) - words, words, *alone]
+        assert [float(number) for number in numbers.split()] == pytest.approx(expected, abs=shown)
+        assert max(map(abs, expected)) > 4 * shown
+    every_words = [change(title, "now", "all words of now") for title in after]
+    assert max(map(abs, every_words)) > 4 * shown
+
+
 def test_every_stage_says_how_long_it_took(told: str) -> None:
     steps = re.findall(r"^ +[\d.]+ s  (.*)$", told, re.MULTILINE)
     assert steps == [
@@ -62,6 +105,7 @@ def test_every_stage_says_how_long_it_took(told: str) -> None:
         "transformers started, catalogue encoded",
         "6 lists by the language model",
         "2 lists by both",
+        "what moved their items, by both and by the model",
         "together",
     ]
 

@@ -110,12 +110,10 @@ def explained(
 
     Args:
         answer: The answer.
-        left_out: What was left out; nothing where nobody asked.
+        left_out: What was left out; nothing where there was nothing to leave out.
         weights: The items' log-probabilities in each variant, nats, shape ``(n_items_of_the_answer,)`` each.
         seconds: How long that took.
     """
-    if not left_out:
-        return answer
     items = []
     for n, item in enumerate(answer.items):
         found = [

@@ -580,15 +580,17 @@ class Recommender:
         left_out = [self._leave_out(draft, answer) for draft, answer in zip(drafts, answers, strict=True)]
         together = [one for some in left_out for one in some]
         if not together:
-            return list(answers)
-        if self.engine is None or drafts[0].by_prior:
+            found = []
+        elif self.engine is None or drafts[0].by_prior:
             found = [self._log_mass(without)[without.shortlist] for _, without in together]
         else:
             found = self.engine.run(self._weighing_job(*one) for one in together)
-        weights, share_s = iter(found), (time.perf_counter() - started_s) / len(together)
+        weights, share_s = iter(found), (time.perf_counter() - started_s) / max(1, len(together))
         return [
             explained(answer, [v for v, _ in some], [next(weights) for _ in some], len(some) * share_s)
-            for answer, some in zip(answers, left_out, strict=True)
+            if draft.query.explain
+            else answer
+            for draft, answer, some in zip(drafts, answers, left_out, strict=True)
         ]
 
     def _leave_out(self, draft: _Draft, answer: Recommendation) -> list[tuple[Variant, _Draft]]:

@@ -54,7 +54,8 @@ def command(workspace: Path, engine: str | None, model: str | None, train: bool)
     """Real data, a real language model, end to end, in a folder you can go on with.
 
     Imports a year of groceries of 300 households, recommends from the prior alone, then with the language model: for
-    three households on a weekday morning in June and on the evening before Thanksgiving.
+    three households on a weekday morning in June and on the evening before Thanksgiving. For one of them it tells what
+    moved items from the one list to the other, word by word.
     """
     from genrec.workspace import open_workspace
 
@@ -230,14 +231,14 @@ def _show_moves(*asked: tuple[str, Recommender, Sequence[Recommendation]]) -> No
     columns = [f"  {head}" for head in ("change =", "prior +", "past +", "words")]
     columns += [f"  {feature.replace('_', ' ')}" for feature in features]
     click.echo(f"\n   From “{before}” to “{after}”:")
-    click.echo(" " * 35 + "".join(columns))
+    click.echo(" " * 36 + "".join(columns))
     for name, move in rows:
         n_digits = 1 if move.prior is None else 2  # in bfloat16, rounding makes noise of the others
         alone = [move.alone.get(feature, 0.0) for feature in features]
         parts = [move.change, move.prior, move.past, move.words, *alone]
         cells = ["" if part is None else f"{part:+.{n_digits}f}" for part in parts]
         numbers = "".join(cell.rjust(len(head)) for cell, head in zip(cells, columns, strict=True))
-        click.echo(f"     {name:6}{_cut(move.title, 24):24}{numbers}")
+        click.echo(f"     {name:7}{_cut(move.title, 24):24}{numbers}")
 
 
 def _train(opened: Workspace) -> None:
@@ -288,8 +289,8 @@ def _explain() -> None:
         "   of the next product; the model's numbers are natural logarithms of what it gives each item's text after\n"
         "   the last line. It is small and was never trained on groceries, so its say in the mixture is small.\n"
         "   From moment to moment, items moved by so many of these logarithms: by the prior alone, by the past (what\n"
-        "   the model makes of the lines above) and by the words of the moment, left out at both; then by each kind of\n"
-        "   word alone, which need not add up. In bfloat16 the tenths of the model alone are rough."
+        "   the model makes of the lines above) and by the words of the moment, left out at both; then by each kind\n"
+        "   of word alone, which need not add up. In bfloat16 the tenths of the model alone are rough."
     )
 
 

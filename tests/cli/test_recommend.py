@@ -98,7 +98,9 @@ def test_an_event_is_so_long_ago(days: int, says: str) -> None:
     at = datetime(2025, 6, 16, 9, tzinfo=UTC)
     tea = Evidence(kind="item", what="Tea", change=0.5, item_id="i-tea", n_events=1, at=at - timedelta(days=days))
     little = Evidence(kind="context", what="summer", change=0.01, feature="season")
-    item = RankedItem(rank=1, item_id="i", title="I", logprob=-1, probability=None, score=-1, evidence=(tea, little))
+    words = Evidence(kind="now", what="all words of now", change=0.7)  # more than they say alone
+    evidence = (words, tea, little)
+    item = RankedItem(rank=1, item_id="i", title="I", logprob=-1, probability=None, score=-1, evidence=evidence)
     assert because(item, at) == f"because of: Tea ({says}) +0.50"
     assert because(replace(item, evidence=(little,)), at) == "nothing alone speaks for it"
 

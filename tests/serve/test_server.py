@@ -79,12 +79,14 @@ def test_the_answer_is_the_one_that_python_gives(client: httpx2.Client, shop: Pa
 
 
 def test_an_answer_is_explained_where_that_was_asked_for(client: httpx2.Client) -> None:
-    queries = [{"user_id": "bob", "at": AT, "k": 1, "explain": explain} for explain in (True, False)]
-    explained, plain = recommend(client, queries=queries)["answers"]
-    [best], [same] = explained["items"], plain["items"]
+    queries = [{"user_id": "bob", "at": AT, "k": 1, "explain": explain} for explain in (True, "context", False)]
+    [best], [now], [same] = (answer["items"] for answer in recommend(client, queries=queries)["answers"])
     had = {one["what"]: one["n_events"] for one in best["evidence"] if one["kind"] == "item"}
     assert had == {"Beer": 3, "Milk": 1}
-    assert best["item_id"] == same["item_id"]
+    whole, part = ({one["what"]: one["change"] for one in i["evidence"] if one["kind"] != "item"} for i in (best, now))
+    assert part == pytest.approx(whole, abs=1e-4)
+    assert len(part) == len(now["evidence"])
+    assert best["item_id"] == now["item_id"] == same["item_id"]
     assert "evidence" not in same
 
 

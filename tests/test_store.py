@@ -370,9 +370,9 @@ def test_a_mark_holds_until_what_it_stands_for_is_touched(store: Store) -> None:
     append(store, bought("eggs", -9, event_id="e3"), bought("beer", 9, event_id="e4"))
     assert store.mark(until=mark) == mark
     assert store.mark(before=at(5), until=mark) == mark
-    now, later = store.marked_events(since=mark)
+    now, later = store.marked_choices(since=mark)
     assert ([event.item_id for event in read(later)], now) == (["eggs", "beer"], store.mark())
-    now, later = store.marked_events(before=at(5), since=mark)
+    now, later = store.marked_choices(before=at(5), since=mark)
     assert ([event.item_id for event in read(later)], now) == (["eggs"], store.mark(before=at(5)))
     append(store, bought("wine", 9, event_id="e4"))
     assert store.mark(until=mark) == mark
@@ -380,13 +380,13 @@ def test_a_mark_holds_until_what_it_stands_for_is_touched(store: Store) -> None:
     assert store.mark(until=mark) != mark
 
 
-def test_marked_events_are_those_of_the_mark_whatever_comes_meanwhile(store: Store) -> None:
+def test_marked_choices_are_those_of_the_mark_whatever_comes_meanwhile(store: Store) -> None:
     append(store, bought("tea"))
-    mark, events = store.marked_events()
+    mark, events = store.marked_choices()
     append(store, bought("late"))
     store.append([batch("events", [bought("milk", user_id="bob")])], source="other")
     assert [event.item_id for event in read(events)] == ["tea"]
-    assert mark != store.mark() == store.marked_events()[0]
+    assert mark != store.mark() == store.marked_choices()[0]
 
 
 # Items, users, edges

@@ -22,7 +22,9 @@ from genrec.evaluation.log import Log
 from genrec.evaluation.split import split_by_person
 from genrec.events import Context, Event, Item, batch
 from genrec.history import read_history
+from genrec.priors.loglinear import Events, Pairs, Popular
 from genrec.priors.popularity import Popularity
+from genrec.priors.sequence import Sequence
 from genrec.prompt import bundled_prompts, load_template, render_rows
 from genrec.store import Store
 from genrec.tokenizer import ByteTokenizer
@@ -185,6 +187,25 @@ def test_where_all_is_chosen_nothing_changes(tmp_path: Path) -> None:
             prior.fit(catalog, stream)
             masses.append(prior.log_mass(read_history(plain, "ann", at, max_events=9), Context()))
         assert np.array_equal(*masses)
+
+
+def test_what_others_took_counts_by_its_weight_and_weak_choices_fit_nothing(tmp_path: Path) -> None:
+    often = [event(0, "view", n, user_id="bob") for n in range(10)]
+    seldom = [event(1, "buy", 20 + n, user_id="bob") for n in range(4)]
+    refused = [event(2, "dislike", 30 + n, user_id="bob") for n in range(20)]
+    at, catalog = START + timedelta(days=9), Catalog.of(ITEMS)
+    with filled(tmp_path / "weights.db", often + seldom + refused, Actions.of()) as store:
+        log = Events.read(catalog, store.choices())
+        stranger = read_history(store, "cat", at, max_events=9)
+        for prior in (Popularity(), Sequence()):
+            prior.fit(catalog, store.choices())
+            mass = np.exp(prior.log_mass(stranger, Context()))
+            assert mass[1] > mass[0] > mass[2]
+        counts = Popular(log, len(ITEMS)).counts(None)
+        assert np.allclose(counts, [3, 4, 0, 0, 0], atol=1e-5)
+        pairs = Pairs.of(log, len(ITEMS), reach=1)
+        assert all(np.isclose(pairs.weight, np.where(pairs.other == 0, 0.3, 1.0)))
+        assert log.n_targets.tolist() == [0] * 10 + [1] * 4
 
 
 def test_weak_choices_are_written_and_are_no_targets(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ class Popular:
             if since is not None:
                 there &= at >= since
             counts = counts - np.bincount(row[there], weight[there], minlength=self._n_items)
-        return np.maximum(counts, 0.0)  # sums of fractions leave traces of 1e-16
+        least: np.ndarray = np.maximum(counts, 0.0)  # sums of fractions leave traces below 0
+        return least
 
     def _change(self, old: int, new: int) -> np.ndarray:
         """What counting up to another event changes. Shape ``(n_items,)``, float64."""

@@ -400,6 +400,9 @@ def test_either_database_tells_choices_from_refusals(where: str) -> None:
             *(0.3, -1.0, -1.0, 0.0, -0.5, 1.0, 1.0, 0.3)
         ]
         assert sum(map(len, store.choices())) == 4
+        left = store.without("action", "rate")
+        assert {(e.item_id, e.weight) for e in left.history("ann", at(99), max_events=9)} == {("tea", 0.3)}
+        assert left.refused("ann", at(99)) == {"ale", "gin"}
 
 
 def test_marked_choices_are_those_of_the_mark_whatever_comes_meanwhile(store: Store) -> None:

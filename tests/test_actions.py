@@ -259,7 +259,7 @@ def test_from_a_file_of_likes_and_dislikes_to_a_list_and_its_judges(tmp_path: Pa
     assert '"hate_it" = -1' in said
     described = run("describe", "-w", shop)
     assert "like 36 (counts 1), Dislike 12 (counts -1), view 12 (counts 0.3), hate_it 1 (counts 1)" in described
-    assert "of what counts 1 therefore: hate_it." in described
+    assert "for want of an entry under [actions] in genrec.toml: hate_it." in described
     listed = json.loads(run("recommend", "u0", "--at", "2025-07-01T09:00Z", "--engine", "none", "--json", "-w", shop))
     assert "i2" not in [item["item_id"] for item in listed["items"]]
     assert "1 item that u0 refused is left out." in listed["notes"]

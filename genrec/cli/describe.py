@@ -253,7 +253,7 @@ def _findings(d: Description) -> Iterator[str]:
     if d.unnamed_actions:
         named = ", ".join(plain(action) for action in d.unnamed_actions[:NAMED])
         more = " …" if len(d.unnamed_actions) > NAMED else ""
-        yield f"Nothing is said under [actions] in genrec.toml of what counts 1 therefore: {named}{more}."
+        yield f"Each counts 1, for want of an entry under [actions] in genrec.toml: {named}{more}."
     if not d.n_time_zones:
         yield "No event says by which clock it happened: part of day and weekday go by the person's or the workspace's."
     assert d.first_at is not None

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from genrec.actions import Actions
 from genrec.errors import ConfigError
 from genrec.plugins import from_environment
 
@@ -105,6 +106,8 @@ class Settings(BaseModel):
     """Where a clock on the wall says the time that prompts speak of, e.g. Europe/Berlin."""
     country: str = Field(default="", pattern=r"^([A-Z]{2})?$")
     """Whose public holidays count: two letters such as US; empty for none."""
+    actions: dict[str, Any] = {}
+    """What an action counts, by its name: 1 for a choice, 0 for what was only shown, -1 for a refusal."""
     history: HistorySettings = HistorySettings()
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
@@ -113,6 +116,12 @@ class Settings(BaseModel):
     priors: dict[str, dict[str, Any]] = {}
     engines: dict[str, dict[str, Any]] = {}
     media: dict[str, dict[str, Any]] = {}
+
+    @field_validator("actions")
+    @classmethod
+    def _actions_count(cls, told: dict[str, Any]) -> dict[str, Any]:
+        Actions.of(told)
+        return told
 
     @field_validator("time_zone")
     @classmethod
@@ -216,7 +225,7 @@ def create_workspace(folder: Path, values: Mapping[str, Any] | None = None) -> P
         "",
     ]
     for name, field in Settings.model_fields.items():
-        if field.description:
+        if field.description and name != "actions":
             mark = "" if name in values else "# "
             lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(settings, name))}", ""]
     for table, model in TABLES.items():
@@ -225,6 +234,8 @@ def create_workspace(folder: Path, values: Mapping[str, Any] | None = None) -> P
             mark = "" if name in values.get(table, {}) else "# "
             lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(getattr(settings, table), name))}"]
         lines += [""]
+    lines += ["[actions]", f"# {_help(('actions',))}"]
+    lines += [*(f"{_key(name)} = {_toml(what)}" for name, what in settings.actions.items()), ""]
     for kind in OPTION_TABLES:
         for name, options in getattr(settings, kind).items():
             lines += [f"[{kind}.{_key(name)}]", *(f"{_key(key)} = {_toml(v)}" for key, v in options.items()), ""]
@@ -284,7 +295,7 @@ def _plain_paths() -> Iterator[tuple[str, ...]]:
     for name in Settings.model_fields:
         if name in TABLES:
             yield from ((name, inner) for inner in TABLES[name].model_fields)
-        elif name not in OPTION_TABLES:
+        elif name not in (*OPTION_TABLES, "actions"):
             yield (name,)
 
 
@@ -300,7 +311,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Paths and values of settings that are overridden one by one; a plugin's option is one value, table or not."""
     for name, value in values.items():
-        depth = 3 if name in OPTION_TABLES else 2 if name in TABLES else 1
+        depth = 3 if name in OPTION_TABLES else 2 if name in TABLES or name == "actions" else 1
         yield from _below((name,), value, depth)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 Kind = Literal["items", "users", "events", "edges"]
@@ -52,6 +53,8 @@ class Event:
     value: float | None = None
     """How much: a quantity, a rating, seconds played."""
     context: Context = field(default_factory=Context)
+    weight: float = 1.0
+    """How much it counts as a choice: see `genrec.actions`. A store tells it; it is no part of the schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,16 @@ SCHEMAS: Mapping[Kind, pa.Schema] = {
 }
 """The Arrow schema of a record batch of each kind."""
 
+WEIGHED = SCHEMAS["events"].append(pa.field("weight", pa.float64(), nullable=False))
+"""The schema of events with how much each counts as a choice: see `genrec.actions`."""
+
+
+def weights_of(events: pa.RecordBatch) -> np.ndarray:
+    """How much each event counts as a choice, 1 where the batch does not say. Shape ``(n_events,)``, float64."""
+    told = "weight" in events.schema.names
+    weights: np.ndarray = events["weight"].to_numpy() if told else np.ones(len(events))
+    return weights
+
 
 def to_json(mapping: Mapping[str, str]) -> str | None:
     """Write key-value data the one way the schemas store it: sorted JSON, or null when empty."""
@@ -167,7 +180,7 @@ def event_row(event: Event) -> dict[str, Any]:
 
 
 def event_of(row: Mapping[str, Any]) -> Event:
-    """A row of ``SCHEMAS["events"]`` as an event."""
+    """A row of ``SCHEMAS["events"]`` or of `WEIGHED` as an event."""
     return Event(
         event_id=row["event_id"],
         user_id=row["user_id"],
@@ -183,6 +196,7 @@ def event_of(row: Mapping[str, Any]) -> Event:
             device=row["device"],
             extra=from_json(row["extra"]),
         ),
+        weight=row.get("weight", 1.0),
     )
 
 

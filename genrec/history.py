@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
+from genrec.actions import STRONG
 from genrec.events import Context, Event, User
 from genrec.sources.times import is_zone
 from genrec.store import Store
@@ -25,7 +26,9 @@ class Moment:
     context: Context
     item_ids: tuple[str, ...]
     """Each item once. They have no order of their own: a hash of person, instant and item orders them, so that no
-    model learns the order in which a file happened to list them."""
+    model learns the order in which a file happened to list them. Those in `weak` come last."""
+    weak: frozenset[str] = frozenset()
+    """Those of them that were chosen so weakly that they are no target: see `genrec.actions.STRONG`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class History:
 
 
 def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -> History:
-    """Read what a person did before an instant.
+    """Read what a person chose before an instant; what the store knows to be no choice is no part of it.
 
     A time zone that this machine does not know, of an event or of the person, is left out as if none had been given:
     one odd name must not keep a person from being recommended to.
@@ -79,7 +82,9 @@ def _moment(events: list[Event]) -> Moment:
         return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
 
     unique = {event.item_id for event in events}
+    weak = unique - {event.item_id for event in events if event.weight >= STRONG}
     context = events[0].context
     if context.time_zone and not is_zone(context.time_zone):
         context = replace(context, time_zone=None)
-    return Moment(at=events[0].at, context=context, item_ids=tuple(sorted(unique, key=order)))
+    item_ids = sorted(unique, key=lambda item_id: (item_id in weak, order(item_id)))
+    return Moment(at=events[0].at, context=context, item_ids=tuple(item_ids), weak=frozenset(weak))

@@ -31,6 +31,8 @@ class Query:
     device: str | None = None
     exclude_seen: bool = False
     """Whether to leave out what the person already has."""
+    exclude_refused: bool = True
+    """Whether to leave out what the person refused and did not choose again since."""
     categories: tuple[str, ...] = ()
     """Only items of one of these categories; of any when there is none."""
     where: Mapping[str, str] = field(default_factory=dict)

@@ -170,6 +170,7 @@ class Recommender:
         position: tuple[float, float] | None = None,
         device: str | None = None,
         exclude_seen: bool = False,
+        exclude_refused: bool = True,
         categories: Sequence[str] = (),
         where: Mapping[str, str] | None = None,
         near: tuple[float, float] | None = None,
@@ -192,6 +193,7 @@ class Recommender:
             position=position,
             device=device,
             exclude_seen=exclude_seen,
+            exclude_refused=exclude_refused,
             categories=tuple(categories),
             where=where or {},
             near=near,
@@ -356,14 +358,19 @@ class Recommender:
             )
         trie = self.encoded.trie if self.engine is not None else None
         n_items = len(self.catalog) if trie is None else trie.n_leaves
-        seen = self.store.item_ids(query.user_id, at) if query.exclude_seen else ()
+        row = self.catalog.row
+        without = self.store.item_ids(query.user_id, at) if query.exclude_seen else set()
+        if query.exclude_refused and (refused := self.store.refused(query.user_id, at) & row.keys()):
+            without |= refused
+            n = len(refused)
+            notes.append(f"{n} item{'s' * (n > 1)} that {query.user_id} refused {'are' if n > 1 else 'is'} left out.")
         live = self.filters.live(
             n_items,
             categories=query.categories,
             where=query.where,
             near=query.near,
             within_km=query.within_km,
-            without=(self.catalog.row[item_id] for item_id in seen if item_id in self.catalog.row),
+            without=(row[item_id] for item_id in without if item_id in row),
         )
         shortlist = None
         if query.candidates:
@@ -658,7 +665,8 @@ def _nothing_left(query: Query, n_items: int) -> str:
         return f"No item is left for {query.user_id}: none is on offer {query.conditions}{beside}."
     if query.exclude_seen:
         return f"No item is left for {query.user_id}, who already has all {n_items} of the catalogue."
-    return f"No item is left for {query.user_id}: all {n_items} of the catalogue are retired."
+    refused = " or refused" if query.exclude_refused else ""
+    return f"No item is left for {query.user_id}: all {n_items} of the catalogue are retired{refused}."
 
 
 def instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:

@@ -1,10 +1,10 @@
 """What somebody is like, inferred from what they did before: interests and habits, each with its evidence.
 
 An interest is a category that somebody chooses more often than the catalogue offers it; items without a category count
-by the values of their attributes. A habit is an item or a device that comes back in a rhythm. What is recent counts
-more, as seen from the last moment looked at and never from now. Below the evidence nothing is said. Nothing of it is
-stored: it is derived from the events that are read, and is gone with them. Knows catalogues and moments; knows nothing
-of prompts.
+by the values of their attributes. A habit is an item or a device that comes back in a rhythm. An item that was chosen
+but weakly says nothing. What is recent counts more, as seen from the last moment looked at and never from now. Below
+the evidence nothing is said. Nothing of it is stored: it is derived from the events that are read, and is gone with
+them. Knows catalogues and moments; knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def tags(
     """What somebody's moments tell of them.
 
     Args:
-        moments: What the person did, oldest first. Items that the catalogue lacks say nothing.
+        moments: What the person did, oldest first. Items that are weak or that the catalogue lacks say nothing.
         catalog: What there is to choose from.
         local: When a moment was, on the clock there: days begin at midnight.
         struck: Keys of tags that are not to be told; others take their places.
@@ -151,7 +151,7 @@ def tags(
         if used := device(moment.context):
             habits[used].add(day, weight)
         for item_id in moment.item_ids:
-            if (row := catalog.row.get(item_id)) is None:
+            if item_id in moment.weak or (row := catalog.row.get(item_id)) is None:
                 continue
             n_all += weight
             text = catalog.texts[row]

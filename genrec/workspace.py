@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from genrec.actions import Actions
 from genrec.catalog import Catalog
 from genrec.config import Settings, load_settings
 from genrec.context import Words
@@ -83,7 +84,8 @@ class Workspace:
 
     def __init__(self, folder: Path, settings: Settings, registry: Registry) -> None:
         self.folder, self.settings, self.registry = folder, settings, registry
-        self.store = Store.open(settings.store_in(folder))
+        self.actions = Actions.of(settings.actions)
+        self.store = Store.open(settings.store_in(folder), actions=self.actions)
         self.notes: list[str] = []
         """What a user should know about how the parts were chosen, in plain sentences."""
         self.load_s: dict[str, float] = {}
@@ -160,14 +162,15 @@ class Workspace:
         if split is not None and (split.target == "last" or without or not clock or log):
             self._saved_priors.sweep()
             prior.relate(self.store.edges())
-            prior.fit(self.catalog, split.learned((log or self.store).events()))
+            prior.fit(self.catalog, split.learned((log or self.store).choices()))
             return prior
         return self._saved_priors.fitted(prior, before=split.cut if split else None)
 
     @cached_property
     def _saved_priors(self) -> SavedPriors:
-        folder, versions = self.folder / CACHE / "priors", self.registry.names("priors")
-        return SavedPriors(folder, self.store, self.catalog, version=versions)
+        rules = {name: str(rule) for name, rule in sorted(self.actions.rules.items())}
+        version = [self.registry.names("priors"), rules]
+        return SavedPriors(self.folder / CACHE / "priors", self.store, self.catalog, version=version)
 
     def _prior(self, name: str, without: Collection[str], clock: bool) -> Prior:
         options = dict(self.settings.priors.get(name, {}))

@@ -111,10 +111,10 @@ def test_a_folder_without_the_file_is_no_workspace(tmp_path: Path) -> None:
 
 def test_a_new_workspace_says_every_setting_and_changes_none(tmp_path: Path) -> None:
     text = create_workspace(tmp_path / "new").read_text()
-    assert tomllib.loads(text) == {"history": {}, "search": {}, "serve": {}}
+    assert tomllib.loads(text) == {"history": {}, "search": {}, "serve": {}, "actions": {}}
     assert load_settings(tmp_path / "new") == Settings()
     for name, field in Settings.model_fields.items():
-        assert field.description is None or f"# {name} = " in text
+        assert field.description is None or f"# {name} = " in text or f"[{name}]" in text
     uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if " = " in line or "[" in line[:1])
     assert Settings.model_validate(tomllib.loads(uncommented)) == Settings()
 
@@ -127,6 +127,7 @@ def test_a_new_workspace_says_every_setting_and_changes_none(tmp_path: Path) -> 
             "model": st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
             "rerank": st.lists(st.text(max_size=5), max_size=3),
             "k": st.integers(1, 100),
+            "actions": st.just({"hide it": -1, "rate": {"positive": 3.5}}),
             "history": st.fixed_dictionaries({}, optional={"max_events": st.integers(1, 99)}),
             "sources": st.just({"a b": {"path": 'C:\\x "y"', "n": 1.5, "on": True, "map": {"a.b": ["c"]}}}),
         },

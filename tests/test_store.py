@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event as sql_event
 from sqlalchemy import text
 
+from genrec.actions import Actions
 from genrec.errors import DataError, StoreError, TextTakenError
 from genrec.events import SCHEMAS, Context, Edge, Event, Item, Medium, User, batch, event_of
 from genrec.store import Appended, Forgotten, Mark, Store
@@ -370,9 +371,9 @@ def test_a_mark_holds_until_what_it_stands_for_is_touched(store: Store) -> None:
     append(store, bought("eggs", -9, event_id="e3"), bought("beer", 9, event_id="e4"))
     assert store.mark(until=mark) == mark
     assert store.mark(before=at(5), until=mark) == mark
-    now, later = store.marked_events(since=mark)
+    now, later = store.marked_choices(since=mark)
     assert ([event.item_id for event in read(later)], now) == (["eggs", "beer"], store.mark())
-    now, later = store.marked_events(before=at(5), since=mark)
+    now, later = store.marked_choices(before=at(5), since=mark)
     assert ([event.item_id for event in read(later)], now) == (["eggs"], store.mark(before=at(5)))
     append(store, bought("wine", 9, event_id="e4"))
     assert store.mark(until=mark) == mark
@@ -380,13 +381,37 @@ def test_a_mark_holds_until_what_it_stands_for_is_touched(store: Store) -> None:
     assert store.mark(until=mark) != mark
 
 
-def test_marked_events_are_those_of_the_mark_whatever_comes_meanwhile(store: Store) -> None:
+def test_either_database_tells_choices_from_refusals(where: str) -> None:
+    told = [("tea", "View", None), ("tea", "rate", 2.0), ("ale", "DIS-LIKE", None), ("ale", "impression", None)]
+    told += [("gin", "Skip", None), ("gin", "rate", 4.0), ("rum", "rate", None), ("tea", "view", None)]
+    seen = [
+        Event(user_id="ann", item_id=item, at=at(n), action=action, value=value)
+        for n, (item, action, value) in enumerate(told)
+    ]
+    with Store.open(where, actions=Actions.of({"rate": {"positive": 4}})) as store:
+        store.append([batch("events", seen)], source="shop")
+        past = store.history("ann", at(99), max_events=9)
+        assert [(e.item_id, e.weight) for e in past] == [("tea", 0.3), ("gin", 1.0), ("rum", 1.0), ("tea", 0.3)]
+        assert len(store.history("ann", at(99), max_events=3)) == 3
+        assert store.item_ids("ann", at(99)) == {"tea", "gin", "rum"}
+        assert store.refused("ann", at(99)) == {"tea", "ale"}
+        assert store.refused("ann", at(5)) == {"tea", "ale", "gin"}
+        assert [row["weight"] for rows in store.weighed() for row in rows.to_pylist()] == [
+            *(0.3, -1.0, -1.0, 0.0, -0.5, 1.0, 1.0, 0.3)
+        ]
+        assert sum(map(len, store.choices())) == 4
+        left = store.without("action", "rate")
+        assert {(e.item_id, e.weight) for e in left.history("ann", at(99), max_events=9)} == {("tea", 0.3)}
+        assert left.refused("ann", at(99)) == {"ale", "gin"}
+
+
+def test_marked_choices_are_those_of_the_mark_whatever_comes_meanwhile(store: Store) -> None:
     append(store, bought("tea"))
-    mark, events = store.marked_events()
+    mark, events = store.marked_choices()
     append(store, bought("late"))
     store.append([batch("events", [bought("milk", user_id="bob")])], source="other")
     assert [event.item_id for event in read(events)] == ["tea"]
-    assert mark != store.mark() == store.marked_events()[0]
+    assert mark != store.mark() == store.marked_choices()[0]
 
 
 # Items, users, edges

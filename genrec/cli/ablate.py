@@ -199,7 +199,7 @@ class Trial:
             ConfigError: If there is nothing of that name.
         """
         store, people = self.opened.store, [*self.split.judge, *self.split.fit, *self.split.learn]
-        actions = {name for rows in store.events() for name in pc.unique(rows["action"]).to_pylist()}
+        actions = {name for rows in store.choices() for name in pc.unique(rows["action"]).to_pylist()}
         events: dict[Kind, Iterable[str]] = {"action": actions, "source": store.summary().sources}
         said = self.speech.features(people[:SAMPLE])
         offered = {part.name: part for part in parts(self.opened.template, said, people, events)}

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.actions import Actions
 from genrec.catalog import Catalog
 from genrec.cli._common import Advance, json_option, plain, print_json, progress, workspace_option
 from genrec.engines.base import Engine
@@ -60,6 +61,12 @@ class Description:
     moments_per_user: float
     """Median over people of how many different instants they have events at."""
     actions: Mapping[str, int]
+    """Events of the most frequent actions."""
+    n_actions: int
+    counts_as: Mapping[str, str]
+    """What each of these actions counts, in words."""
+    unnamed_actions: Sequence[str]
+    """All that count 1 because nothing is said of them."""
     places: Mapping[str, int]
     """Events at the most frequent places."""
     n_places: int
@@ -100,8 +107,9 @@ def command(workspace: Path, probe_memory: bool, engine: str | None, as_json: bo
                 catalog=catalog,
                 users=store.users(),
                 edges=store.edges(),
-                events=_counted(store.events(), advance),
+                events=_counted(store.weighed(), advance),
                 time_zone=opened.settings.time_zone,
+                actions=opened.actions,
             )
         if probe_memory:
             from genrec.evaluation.memory import probe
@@ -137,6 +145,7 @@ def describe(
     edges: Iterable[pa.RecordBatch],
     events: Iterable[pa.RecordBatch],
     time_zone: str = "UTC",
+    actions: Actions | None = None,
 ) -> Description:
     """Describe data of the project's schemas.
 
@@ -144,8 +153,10 @@ def describe(
         catalog: The items.
         users: Batches of people; each once.
         edges: Batches of relations.
-        events: Batches of events; in the order in which they are stored, where that order is to be judged.
+        events: Batches of events, weighed or not; in the order in which they are stored, where that order is to be
+            judged.
         time_zone: The clock of people and events that name none.
+        actions: What each action counts; as usual when omitted.
     """
     zones: dict[str, str] = {}
     n_users_listed = 0
@@ -163,7 +174,8 @@ def describe(
     pairs = np.unique(user[known] * max(1, n_items) + item[known])
     moment_sizes = np.diff(log.moment_starts, append=len(log))
     n_moments = np.bincount(user[log.by_moment][log.moment_starts])
-    held_out = log.hold_out(HELD_OUT)
+    held_out = log.choices().hold_out(HELD_OUT)
+    rules, frequent = actions or Actions.of(), dict(counts["action"].most_common(NAMED))
     description = Description(
         n_users=n_users,
         n_users_listed=n_users_listed,
@@ -176,7 +188,10 @@ def describe(
         density=len(pairs) / (n_users * n_items) if n_users and n_items else None,
         events_per_user={f"{q:.0%}": float(np.quantile(per_user, q)) for q in QUANTILES} if len(at) else {},
         moments_per_user=float(np.median(n_moments)) if len(at) else 0.0,
-        actions=dict(counts["action"].most_common(NAMED)),
+        actions=frequent,
+        n_actions=len(counts["action"]),
+        counts_as={action: str(rules.of_action(action)) for action in frequent},
+        unnamed_actions=sorted(action for action in counts["action"] if not rules.names(action)),
         places=dict(counts["place"].most_common(NAMED)),
         n_places=len(counts["place"]),
         devices=dict(counts["device"].most_common(NAMED)),
@@ -235,6 +250,10 @@ def _findings(d: Description) -> Iterator[str]:
         )
     elif d.repeated < 0.01:
         yield "People hardly ever come back to an item: recommend with seen items excluded."
+    if d.unnamed_actions:
+        named = ", ".join(plain(action) for action in d.unnamed_actions[:NAMED])
+        more = " …" if len(d.unnamed_actions) > NAMED else ""
+        yield f"Each counts 1, for want of an entry under [actions] in genrec.toml: {named}{more}."
     if not d.n_time_zones:
         yield "No event says by which clock it happened: part of day and weekday go by the person's or the workspace's."
     assert d.first_at is not None
@@ -256,8 +275,10 @@ def _lines(d: Description) -> Iterator[str]:
         yield f"  {percent(d.tied)} share person and instant with another, {percent(d.repeated)} repeat an earlier item"
     if d.density is not None:
         yield f"  {d.density:.3%} of all pairs of a person and an item have an event"
+    if d.actions:
+        each = (f"{plain(text)} {count:,} (counts {d.counts_as[text]})" for text, count in d.actions.items())
+        yield f"{_n(d.n_actions, 'action')}: {', '.join(each)}{' …' if d.n_actions > NAMED else ''}"
     for name, n, named in (
-        ("action", len(d.actions), d.actions),
         ("place", d.n_places, d.places),
         ("device", d.n_devices, d.devices),
         ("time zone", d.n_time_zones, d.time_zones),

@@ -147,7 +147,7 @@ def command(
         cuts = ["last"] if held_out == "last" else [split.cut.isoformat() for split in splits]
         n_looks = look(workspace / LOOKS, cuts, asked)
         found["settings"] = asked
-        log = Log.read(opened.store.events(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].ends)
+        log = Log.read(opened.store.choices(), opened.catalog, time_zone=opened.settings.time_zone).cut(splits[0].ends)
         flattered = sentences_of(audit(log, splits[0].judge, opened.catalog, n_solved=0))
         found["notes"] = [
             f"Look number {n_looks} at what was held out here ({LOOKS} has them all).",

@@ -16,6 +16,7 @@ import click
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.actions import Actions
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
@@ -65,16 +66,24 @@ class _Seen:
     """People that events name."""
     listed_ids: set[str] = field(default_factory=set)
     """Items with a row of their own."""
+    actions: set[str] = field(default_factory=set)
+    """What people did."""
     n_nowhere: int = 0
     """Events at latitude 0 and longitude 0."""
     n_turned_round: int = 0
     """Events far from their time zone that would lie in it with latitude and longitude swapped."""
+
+    def suspects(self, actions: Actions) -> list[str]:
+        """What counts as a choice for want of an entry, and is called like a refusal."""
+        return sorted(action for action in self.actions if action and actions.suspects(action))[:SHOWN]
 
     def watch(self, kind: Kind, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if kind == "events":
                 self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
                 self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
+                if "action" in batch.schema.names:
+                    self.actions.update(pc.unique(batch["action"]).to_pylist())
                 # A batch that lacks a column is the store's to refuse, which says what is missing.
                 if {"latitude", "longitude", "time_zone"} <= set(batch.schema.names):
                     n_nowhere, n_turned_round = odd(batch)
@@ -135,6 +144,7 @@ def command(
         given["time_zone"] = time_zone
     reader = _build(source, given, settings.sources.get(source, {}) if settings else {})
     kinds = [kind] if kind else ORDER
+    actions = Actions.of(settings.actions if settings else None)
     notes = [line for each in kinds for line in reader.notes(each)]
     if not as_json:
         for line in notes:
@@ -143,12 +153,12 @@ def command(
         problems = _Problems(rejects=stack.enter_context(_writable(rejects, paths)) if rejects else None)
         result: dict[str, Any] = {"source": source, "name": source_name or reader.identity(), "notes": notes}
         if dry_run:
-            result |= _look(reader, kinds, problems)
+            result |= _look(reader, kinds, problems, actions)
         else:
             assert settings is not None
             store = stack.enter_context(Store.open(settings.store_in(workspace)))
             try:
-                result |= _import(reader, kinds, store, result["name"], problems)
+                result |= _import(reader, kinds, store, result["name"], problems, actions)
             except KeyboardInterrupt:
                 click.echo("\ninterrupted: what was stored stays; the same command again finishes it", err=True)
                 raise
@@ -161,7 +171,7 @@ def command(
         sys.exit(DataError.exit_code)
 
 
-def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems) -> dict[str, Any]:
+def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems, actions: Actions) -> dict[str, Any]:
     """Read everything, store nothing; the store is not even opened, for that could change it."""
     seen = _Seen()
     for kind in kinds:
@@ -173,12 +183,15 @@ def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems) -> dict[st
         "n_rows": dict(seen.n_rows),
         "n_unlisted_items": len(unknown),
         "unlisted_items": unknown[:SHOWN],
+        "suspect_actions": seen.suspects(actions),
         "n_nowhere": seen.n_nowhere,
         "n_turned_round": seen.n_turned_round,
     }
 
 
-def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, problems: _Problems) -> dict[str, Any]:
+def _import(
+    reader: Source, kinds: Sequence[Kind], store: Store, name: str, problems: _Problems, actions: Actions
+) -> dict[str, Any]:
     started_s = time.monotonic()
     seen = _Seen()
     appended = Appended()
@@ -196,6 +209,7 @@ def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, prob
         "n_rows": dict(seen.n_rows),
         "events": asdict(appended),
         "n_unknown_items": len(seen.item_ids - _ids(store.items(), "item_id")) if seen.item_ids else 0,
+        "suspect_actions": seen.suspects(actions),
         "n_unknown_users": len(seen.user_ids - _ids(store.users(), "user_id")) if seen.user_ids else 0,
         "n_nowhere": seen.n_nowhere,
         "n_turned_round": seen.n_turned_round,
@@ -288,6 +302,11 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
         click.echo(
             f"  {n:,} of the events lie far from their time zone, and in it with latitude and longitude swapped: "
             "check --column latitude=… and longitude=…"
+        )
+    for action in result["suspect_actions"]:
+        click.echo(
+            f"  {action!r} counts as a choice: if it is a refusal, say so under [actions] in {FILE}: "
+            f"{json.dumps(action)} = -1"
         )
     if dry_run:
         if n := result["n_unlisted_items"]:

@@ -56,6 +56,11 @@ class Place(click.ParamType[tuple[float, float]]):
 @click.option(
     "--exclude-seen/--include-seen", default=False, help="Leave out what the person already has. [default: include]"
 )
+@click.option(
+    "--exclude-refused/--include-refused",
+    default=True,
+    help="Leave out what the person refused and did not choose again since. [default: exclude]",
+)
 @click.option("--category", "categories", multiple=True, help="Only items of this category; more than one: of any.")
 @click.option(
     "--where",
@@ -87,6 +92,7 @@ def command(
     device: str | None,
     k: int | None,
     exclude_seen: bool,
+    exclude_refused: bool,
     categories: tuple[str, ...],
     where: tuple[tuple[str, str], ...],
     near: tuple[float, float] | None,
@@ -130,6 +136,7 @@ def command(
                 position=position,
                 device=device,
                 exclude_seen=exclude_seen,
+                exclude_refused=exclude_refused,
                 categories=categories,
                 where=dict(where),
                 near=near,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from genrec.traits import Tag
     from genrec.workspace import Workspace
 
+SHOWN = 20
+"""Most refused items shown to people."""
+
 
 @click.group("user")
 def command() -> None:
@@ -30,7 +33,7 @@ def command() -> None:
 @workspace_option
 @json_option
 def show(user: str, at: str | None, workspace: Path, as_json: bool) -> None:
-    """Show what is known of ID: attributes, what is inferred from their events and why, usual places."""
+    """Show what is known of ID: attributes, what they refused, what is inferred from events and why, usual places."""
     from genrec.workspace import open_workspace
 
     with open_workspace(workspace) as opened:
@@ -168,7 +171,9 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
     been = Whereabouts()
     for moment in past:
         been.add(moment.context, words.local(moment))
-    told = tags(past, opened.catalog, local=words.local, struck=person.struck)
+    catalog = opened.catalog
+    told = tags(past, catalog, local=words.local, struck=person.struck)
+    refused = sorted(store.refused(user, now) & catalog.row.keys())
     return {
         "user_id": user,
         "at": now.isoformat(),
@@ -180,6 +185,7 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
         "struck": [key for key, value in corrected.items() if value is None],
         "n_events": store.n_events(user, now),
         "last_at": words.local(past[-1]).isoformat() if past else None,
+        "refused": [{"item_id": item_id, "text": catalog.texts[catalog.row[item_id]]} for item_id in refused],
         **{t: [_tag(tag) for tag in told if tag.trait == t and t not in person.attributes] for t in TRAITS},
         "usual_places": [vars(place) for place in been.usual_places(now)],
     }
@@ -193,12 +199,15 @@ def _tag(tag: Tag) -> dict[str, Any]:
 def _as_text(found: dict[str, Any]) -> str:
     """What there is to show, as people read it."""
     zone = found["time_zone"] or "no time zone of their own"
-    last = f", the last at {found['last_at'][:16]}" if found["last_at"] else ""
+    last = f", the last choice at {found['last_at'][:16]}" if found["last_at"] else ""
     parts = [
         f"{plain(found['user_id'])} · {found['at'][:16]} · {plain(zone)}\n{found['n_events']:,} events before{last}"
     ]
     parts += [table(found["attributes"])] if found["attributes"] else []
     parts += [f"struck: {plain(', '.join(found['struck']))}"] if found["struck"] else []
+    if refused := [item["text"] for item in found["refused"]]:
+        more = f" and {len(refused) - SHOWN:,} more" if len(refused) > SHOWN else ""
+        parts.append(f"refused: {plain(', '.join(refused[:SHOWN]))}{more}")
     told = [
         {"inferred": tag["key"], "in prompts": tag["text"], "evidence": _why(tag)}
         for tag in [*found["interests"], *found["habits"]]

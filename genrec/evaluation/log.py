@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
+from genrec.actions import STRONG
 from genrec.catalog import Catalog
 from genrec.evaluation.split import hashed
-from genrec.events import Event
+from genrec.events import Event, weights_of
 from genrec.history import History, moments
 from genrec.sources.times import is_zone
 
@@ -45,6 +46,8 @@ class Log:
     """Its instant, microseconds since 1970 UTC."""
     wall_us: np.ndarray
     """What the clock on the wall said, microseconds since 1970 there."""
+    weight: np.ndarray
+    """How much it counts as a choice. Shape ``(n_events,)``, float64."""
     held_out: np.ndarray
     """Whether it is kept from what is learned from. Shape ``(n_events,)``, bool."""
 
@@ -60,7 +63,7 @@ class Log:
         zones: Mapping[str, str] | None = None,
         time_zone: str = "UTC",
     ) -> Log:
-        """From record batches of ``SCHEMAS["events"]``; nothing is held out yet.
+        """From record batches of ``SCHEMAS["events"]`` or of `WEIGHED`; nothing is held out yet.
 
         Args:
             events: The batches.
@@ -71,10 +74,12 @@ class Log:
         users: dict[str, int] = {}
         items, clocks = dict(catalog.row), {time_zone: 0}
         columns: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        weights = [np.empty(0)]
         for batch in events:
             at_us = batch["at"].cast(pa.int64()).to_numpy()
             clock = _numbers(batch["time_zone"], clocks)
             columns.append((_numbers(batch["user_id"], users), _numbers(batch["item_id"], items), at_us, clock))
+            weights.append(weights_of(batch))
         user, item, at_us, clock = (
             np.concatenate([np.empty(0, np.int64), *(column[i] for column in columns)]) for i in range(4)
         )
@@ -88,6 +93,7 @@ class Log:
             item=item,
             at_us=at_us,
             wall_us=_wall(at_us, clock, list(clocks)),
+            weight=np.concatenate(weights),
             held_out=np.zeros(len(user), bool),
         )
 
@@ -123,8 +129,14 @@ class Log:
             item=columns[1],
             at_us=columns[2],
             wall_us=_wall(columns[2], columns[3], list(clocks)),
+            weight=np.ones(len(rows)),
             held_out=columns[4].astype(bool),
         )
+
+    def choices(self) -> Log:
+        """The same without refusals and what counts nothing."""
+        kept, arrays = self.weight > 0, ("user", "item", "at_us", "wall_us", "weight", "held_out")
+        return replace(self, **{name: getattr(self, name)[kept] for name in arrays})
 
     def cut(self, ends: Mapping[str, datetime]) -> Log:
         """The same with what people did from an instant of their own on held out; see `Split.ends`."""
@@ -153,14 +165,15 @@ class Log:
         return starts
 
     def cases(self, n: int, *, max_events: int = 200) -> list[History]:
-        """People up to their first held-out moment with an item of the catalogue.
+        """People up to their first held-out moment with an item of the catalogue, chosen not only weakly.
 
         Args:
             n: Most people, chosen by hash.
             max_events: Most events read of one person.
         """
         events = self.by_moment
-        judges = np.flatnonzero(self.held_out[events] & (self.item[events] < self.n_items))
+        judges = self.held_out[events] & (self.item[events] < self.n_items) & (self.weight[events] >= STRONG)
+        judges = np.flatnonzero(judges)
         _, first = np.unique(self.user[events[judges]], return_index=True)
         chosen = sorted(judges[first].tolist(), key=lambda i: hashed(self.users[self.user[events[i]]]))[:n]
         starts = np.searchsorted(self.user[events], np.arange(len(self.users)))
@@ -171,7 +184,15 @@ class Log:
             user = int(self.user[events[i]])
             rows = events[max(int(starts[user]), end - max_events) : end]
             name, at = self.users[user], _instant(int(self.at_us[events[i]]))
-            past = (Event(user_id=name, item_id=self.item_ids[self.item[r]], at=_instant(self.at_us[r])) for r in rows)
+            past = (
+                Event(
+                    user_id=name,
+                    item_id=self.item_ids[self.item[r]],
+                    at=_instant(self.at_us[r]),
+                    weight=float(self.weight[r]),
+                )
+                for r in rows
+            )
             found.append(History(user_id=name, user=None, at=at, moments=moments(past)))
         return found
 

@@ -15,8 +15,9 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.actions import STRONG
 from genrec.errors import TrainingError
-from genrec.events import SCHEMAS
+from genrec.events import WEIGHED
 from genrec.history import History, read_history
 from genrec.store import Store
 
@@ -36,7 +37,8 @@ class Split:
     learn: list[History]
     """People as they were at their ends."""
     fit: list[History]
-    """Cases that weights are fitted to: the last moment is the target, and of it what the catalogue has."""
+    """Cases that weights are fitted to: the last moment is the target, and of it what the catalogue has and was chosen
+    not only weakly."""
     judge: list[History]
     """Cases that judge: of other people; where the target is the last, of the same, a moment later."""
     future: frozenset[str]
@@ -44,7 +46,7 @@ class Split:
     exist. None where the target is the last, for what is held out must not decide what is ranked."""
 
     def learned(self, events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Of record batches of ``SCHEMAS["events"]`` what may be learned from; nothing of people who came since."""
+        """Of record batches of events what may be learned from; nothing of people who came since."""
         for batch in events:
             names = batch["user_id"].dictionary_encode()
             ends = pa.array([self.ends.get(name) for name in names.dictionary.to_pylist()], batch["at"].type)
@@ -85,7 +87,7 @@ def split_by_time(
     is_before = pc.less(events["at"], cut)
     before, after = events.filter(is_before), events.filter(pc.invert(is_before))
     seen, later = (set(pc.unique(some["item_id"]).to_pylist()) for some in (before, after))
-    first = _of(known, after.filter(pc.less(after["at"], stop))).group_by("user_id").aggregate([("at", "min")])
+    first = _targets(known, after.filter(pc.less(after["at"], stop))).group_by("user_id").aggregate([("at", "min")])
     halves: tuple[dict[str, datetime], dict[str, datetime]] = ({}, {})
     for user, at in zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True):
         halves[hashed(user, 1)[0] % 2][user] = at
@@ -119,7 +121,7 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
     """
     events = _read(store)
     ends = dict.fromkeys(pc.unique(events["user_id"]).to_pylist(), pc.max(events["at"]).as_py() + _TICK)
-    theirs = _of(known, events).group_by("user_id").aggregate([("at", "distinct")])
+    theirs = _targets(known, events).group_by("user_id").aggregate([("at", "distinct")])
     fit, judge = {}, {}
     for user, instants in zip(theirs["user_id"].to_pylist(), theirs["at_distinct"].to_pylist(), strict=True):
         if len(instants) > 2:
@@ -138,17 +140,18 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
 
 
 def _read(store: Store) -> pa.Table:
-    schema = pa.schema([SCHEMAS["events"].field(name) for name in ("user_id", "item_id", "at")])
-    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.events()], schema)
+    schema = pa.schema([WEIGHED.field(name) for name in ("user_id", "item_id", "at", "weight")])
+    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.choices()], schema)
     if not len(events):
-        raise TrainingError("the store holds no events", hint="Bring some in: genrec import SOURCE")
+        raise TrainingError("the store holds no events that are choices", hint="Bring some in: genrec import SOURCE")
     return events
 
 
-def _of(known: Callable[[str], bool], events: pa.Table) -> pa.Table:
-    """Events with an item of the catalogue."""
-    there = [item for item in pc.unique(events["item_id"]).to_pylist() if known(item)]
-    return events.filter(pc.is_in(events["item_id"], pa.array(there, events["item_id"].type)))
+def _targets(known: Callable[[str], bool], events: pa.Table) -> pa.Table:
+    """Events with an item of the catalogue that was chosen not only weakly."""
+    strong = events.filter(pc.greater_equal(events["weight"], STRONG))
+    there = [item for item in pc.unique(strong["item_id"]).to_pylist() if known(item)]
+    return strong.filter(pc.is_in(strong["item_id"], pa.array(there, strong["item_id"].type)))
 
 
 def _split(
@@ -168,8 +171,8 @@ def _split(
     def case(user: str, at: datetime) -> History:
         person = read_history(store, user, at + _TICK, max_events=max_events)
         *past, now = person.moments
-        chosen = tuple(item for item in now.item_ids if known(item))
-        return replace(person, at=at, moments=(*past, replace(now, item_ids=chosen)))
+        chosen = tuple(item for item in now.item_ids if known(item) and item not in now.weak)
+        return replace(person, at=at, moments=(*past, replace(now, item_ids=chosen, weak=frozenset())))
 
     people = [read_history(store, user, ends[user], max_events=max_events) for user in sorted(ends, key=hashed)]
     learn = [person for person in people if person.moments]
@@ -178,7 +181,8 @@ def _split(
         raise TrainingError(
             f"cut at {cut:%Y-%m-%d %H:%M}, {len(learn)} people are left to learn from and "
             f"{len(fit)} and {len(judge)} to judge by",
-            hint="It takes a few people with several moments each, spread over time.",
+            hint="It takes a few people with several moments each, spread over time. Only what counts "
+            f"{STRONG:g} or more judges: see genrec describe, and [actions] in genrec.toml.",
         )
     return Split(target=target, cut=cut, ends=ends, learn=learn, fit=fit, judge=judge, future=frozenset(future))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from genrec.catalog import SEPARATOR, EncodedCatalog
 from genrec.context import Words
-from genrec.history import History
+from genrec.history import History, Moment
 from genrec.prompt import ALIGN, Row, Template, render_rows
 from genrec.text import clean
 from genrec.tokenizer import Tokenizer
@@ -50,8 +50,7 @@ class Writing:
             instead: As for `render`, of the last moment.
         """
         if rng is not None:
-            shuffled = [replace(m, item_ids=tuple(rng.sample(m.item_ids, len(m.item_ids)))) for m in history.moments]
-            history = replace(history, moments=tuple(shuffled))
+            history = replace(history, moments=tuple(_shuffled(moment, rng) for moment in history.moments))
         yield from render_rows(
             self.template,
             history,
@@ -74,6 +73,13 @@ class Writing:
             heads = [f"{clean(line, max_chars=200)}{SEPARATOR}" for line in lines]
             for row, ids in enumerate(self.tokenizer.encode(heads), start):
                 yield np.array([*ids, *self.encoded.ids(row)], np.int32)
+
+
+def _shuffled(moment: Moment, rng: random.Random) -> Moment:
+    """Its items in another order, those that can be targets still first."""
+    strong = [item for item in moment.item_ids if item not in moment.weak]
+    weak = [item for item in moment.item_ids if item in moment.weak]
+    return replace(moment, item_ids=(*rng.sample(strong, len(strong)), *rng.sample(weak, len(weak))))
 
 
 @dataclass(frozen=True, kw_only=True)

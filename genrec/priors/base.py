@@ -51,7 +51,8 @@ class Prior(ABC):
 
         Args:
             catalog: The items, in the order of `log_mass`.
-            events: Record batches of ``SCHEMAS["events"]``, in any order; items the catalogue lacks are passed over.
+            events: Record batches of ``SCHEMAS["events"]`` or of `WEIGHED`, in any order, choices alone; items the
+                catalogue lacks are passed over.
         """
 
     @abstractmethod

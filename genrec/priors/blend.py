@@ -164,14 +164,15 @@ def _latest(catalog: Catalog, log: Events, n: int) -> list[tuple[History, Contex
         return []
     cut = np.sort(log.at[start])[-n]
     rng = np.random.default_rng(0)
-    late = start[(log.at[start] >= cut) & (start > log.first[log.user[start]])]
+    late = start[(log.at[start] >= cut) & (start > log.first[log.user[start]]) & (log.n_targets > 0)]
+    n_targets = dict(zip(start.tolist(), log.n_targets.tolist(), strict=True))
     names, found = list(log.users), []
     for i in rng.permutation(late)[:n].tolist():  # many may share an instant
         begin = int(log.first[log.user[i]])
         end = i + int(np.searchsorted(log.at[i : log.first[log.user[i] + 1]], log.at[i], side="right"))
         *before, now = _moments(catalog, log, begin, end)
         history = History(user_id=names[log.user[i]], user=None, at=now.at, moments=tuple(before))
-        found.append((history, now.context, int(log.row[rng.integers(i, end)])))
+        found.append((history, now.context, int(log.row[rng.integers(i, i + n_targets[i])])))
     return found
 
 

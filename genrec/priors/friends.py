@@ -66,6 +66,7 @@ class Friends(Scored):
             theirs = slice(int(log.first[friend]), int(log.first[friend + 1]))
             age = (past.now - log.at[theirs]).astype(np.int64) / _DAY_US
             rows.append(log.row[theirs])
-            counts.append(np.where(age > 0, weight * 0.5 ** (np.maximum(age, 0) / self.half_life_days), 0.0))
+            each = weight * 0.5 ** (np.maximum(age, 0) / self.half_life_days) * log.weight[theirs]
+            counts.append(np.where(age > 0, each, 0.0))
         scores = np.bincount(np.concatenate(rows), np.concatenate(counts), minlength=self._n_items)
         return scores / (sum(friends.values()) or 1.0)

@@ -20,10 +20,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
+from genrec.actions import STRONG
 from genrec.catalog import Catalog
 from genrec.context import FEATURES
 from genrec.errors import ConfigError
-from genrec.events import Context
+from genrec.events import Context, weights_of
 from genrec.priors.base import Prior, State, instant, known_rows
 from genrec.sources.times import is_zone
 
@@ -39,7 +40,7 @@ class Events:
     """Everybody's events with items of the catalogue, sorted by person and instant. All arrays ``(n_events,)``.
 
     Events of one instant have no order, so they get one by chance, the same each time: what stood first in a file must
-    not be learned.
+    not be learned. Those that can be targets come first.
     """
 
     users: dict[str, int]
@@ -51,6 +52,8 @@ class Events:
     """Catalogue rows."""
     zone: np.ndarray
     """Number of the clock on the wall, in `zones`."""
+    weight: np.ndarray
+    """How much each counts as a choice, float32."""
     zones: list[str | None]
 
     @classmethod
@@ -58,7 +61,8 @@ class Events:
         """Sort events; see `Prior.fit`."""
         users: dict[str, int] = {}
         zones: dict[str | None, int] = {}
-        columns = [(np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32), np.empty(0, np.int64))]
+        nobody, never, nothing = np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32)
+        columns = [(nobody, never, nothing, nobody, np.empty(0, np.float32))]
         for batch in events:
             row = known_rows(catalog, batch)
             clocks = batch["time_zone"] if "time_zone" in batch.schema.names else pa.nulls(len(batch), pa.string())
@@ -67,12 +71,14 @@ class Events:
                 batch["at"].cast(pa.timestamp("us")).to_numpy(),
                 row,
                 _numbers(clocks, zones),
+                weights_of(batch).astype(np.float32),
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
-        user, at, row, zone = (np.concatenate(some) for some in zip(*columns, strict=True))
+        user, at, row, zone, weight = (np.concatenate(some) for some in zip(*columns, strict=True))
         tie = (row.astype(np.uint64) ^ at.astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        order = np.lexsort((tie, at, user))
-        return cls(users=users, user=user[order], at=at[order], row=row[order], zone=zone[order], zones=list(zones))
+        order = np.lexsort((tie, weight < STRONG, at, user))
+        user, at, row, zone, weight = (column[order] for column in (user, at, row, zone, weight))
+        return cls(users=users, user=user, at=at, row=row, zone=zone, weight=weight, zones=list(zones))
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -84,6 +90,12 @@ class Events:
         """The first event of each moment. Shape ``(n_moments,)``."""
         new_person = np.diff(self.user, prepend=-1) != 0
         return np.flatnonzero(new_person | (np.diff(self.at, prepend=self.at[:1]) != np.timedelta64(0)))
+
+    @cached_property
+    def n_targets(self) -> np.ndarray:
+        """How many of each moment's events, the first ones, can be targets. Shape ``(n_moments,)``."""
+        strong = np.cumsum(np.append(0, self.weight >= STRONG))
+        return np.diff(strong[np.append(self.start, len(self.weight))])
 
     @cached_property
     def new(self) -> np.ndarray:
@@ -115,10 +127,11 @@ class Popular:
     def __init__(self, log: Events, n_items: int) -> None:
         order = np.argsort(log.at, kind="stable")
         self._log, self._n_items, self._at, self._row = log, n_items, log.at[order], log.row[order]
+        self._weight = log.weight[order]
         self._last: dict[int | None, tuple[int, int, np.ndarray]] = {}
 
     def counts(self, before: np.datetime64 | None, *, days: int | None = None, without: int = -1) -> np.ndarray:
-        """Events by item. Shape ``(n_items,)``, int64.
+        """Events by item, each by its weight. Shape ``(n_items,)``, float64.
 
         Args:
             before: The instant at which the window ends; None for everything.
@@ -128,24 +141,26 @@ class Popular:
         since = None if days is None or before is None else before - np.timedelta64(days, "D")
         end = len(self._row) if before is None else int(np.searchsorted(self._at, before))
         start = 0 if since is None else int(np.searchsorted(self._at, since))
-        last_start, last_end, counts = self._last.get(days, (0, 0, np.zeros(self._n_items, np.int64)))
+        last_start, last_end, counts = self._last.get(days, (0, 0, np.zeros(self._n_items)))
         if abs(start - last_start) + abs(end - last_end) > end - start:  # nothing near was counted before
-            last_start, last_end, counts = start, start, np.zeros(self._n_items, np.int64)
+            last_start, last_end, counts = start, start, np.zeros(self._n_items)
         if (start, end) != (last_start, last_end):
             counts = counts + self._change(last_end, end) - self._change(last_start, start)
             self._last[days] = start, end, counts
         if without >= 0:
             own = slice(int(self._log.first[without]), int(self._log.first[without + 1]))
-            at, row = self._log.at[own], self._log.row[own]
+            at, row, weight = self._log.at[own], self._log.row[own], self._log.weight[own]
             there = np.ones(len(at), bool) if before is None else at < before
             if since is not None:
                 there &= at >= since
-            counts = counts - np.bincount(row[there], minlength=self._n_items)
-        return counts
+            counts = counts - np.bincount(row[there], weight[there], minlength=self._n_items)
+        least: np.ndarray = np.maximum(counts, 0.0)  # sums of fractions leave traces below 0
+        return least
 
     def _change(self, old: int, new: int) -> np.ndarray:
-        """What counting up to another event changes. Shape ``(n_items,)``, int64."""
-        between = np.bincount(self._row[min(old, new) : max(old, new)], minlength=self._n_items)
+        """What counting up to another event changes. Shape ``(n_items,)``, float64."""
+        some = slice(min(old, new), max(old, new))
+        between = np.bincount(self._row[some], self._weight[some], minlength=self._n_items)
         return between if new > old else -between
 
 
@@ -190,6 +205,8 @@ class Pairs:
     """Row of what came before or after."""
     gap: np.ndarray
     """How many events after the item, below 0 for before."""
+    weight: np.ndarray
+    """How much what came before or after counts as a choice, float32."""
     when: np.ndarray
     """Instant of the later one."""
     whose: np.ndarray
@@ -205,15 +222,16 @@ class Pairs:
             reach: How many events apart still counts.
             together: Whether events of one moment count.
         """
-        source, other, gap, when, whose = [], [], [], [], []
+        source, other, gap, weight, when, whose = [], [], [], [], [], []
         for n in range(1, reach + 1):
             same = log.user[n:] == log.user[:-n]
             if not together:
                 same &= log.at[n:] != log.at[:-n]
-            early, late = log.row[:-n][same], log.row[n:][same]
+            early, late = np.flatnonzero(same), np.flatnonzero(same) + n
             for a, b, sign in ((early, late, 1), (late, early, -1)):
-                source.append(a)
-                other.append(b)
+                source.append(log.row[a])
+                other.append(log.row[b])
+                weight.append(log.weight[b])
                 gap.append(np.full(len(a), sign * n, np.int8))
                 when.append(log.at[n:][same])
                 whose.append(log.user[n:][same].astype(np.int32))
@@ -223,17 +241,21 @@ class Pairs:
             first=np.searchsorted(sources[order], np.arange(n_items + 1)),
             other=np.concatenate(other)[order],
             gap=np.concatenate(gap)[order],
+            weight=np.concatenate(weight)[order],
             when=np.concatenate(when)[order],
             whose=np.concatenate(whose)[order],
         )
 
-    def near(self, row: int, past: Past) -> tuple[np.ndarray, np.ndarray]:
-        """What others took near an item, and how many events after it, below 0 for before. Both ``(n_pairs,)``."""
+    def near(self, row: int, past: Past) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What others took near an item, how many events after it, below 0 for before, and how much each counts.
+
+        All ``(n_pairs,)``.
+        """
         here = slice(int(self.first[row]), int(self.first[row + 1]))
         counts = self.whose[here] != past.person
         if not past.later:
             counts &= self.when[here] < past.now
-        return self.other[here][counts], self.gap[here][counts]
+        return self.other[here][counts], self.gap[here][counts], self.weight[here][counts]
 
 
 Part = TypeVar("Part")
@@ -338,11 +360,12 @@ class LogLinear(Prior):
     def _choices(self) -> list[Choice]:
         """The latest choices, one of each moment that has something before it, with their features."""
         log = self._log
-        start, n_items = log.start, np.diff(log.start, append=len(log.user))
+        start = log.start
         rng = np.random.default_rng(0)
-        chosen = start + (rng.random(len(start)) * n_items).astype(np.int64)  # one of each, for they hang together
+        chosen = start + (rng.random(len(start)) * log.n_targets).astype(np.int64)  # one of each: they hang together
         latest_first = np.lexsort((rng.permutation(len(start)), -log.at[start].astype(np.int64)))
-        latest_first = latest_first[(start > log.first[log.user[start]])[latest_first]]  # with something before them
+        fit = (start > log.first[log.user[start]]) & (log.n_targets > 0)  # with something before them
+        latest_first = latest_first[fit[latest_first]]
         found = []
         for i in latest_first[: min(self.n_fit, SAMPLED // max(self._n_items, 1))].tolist():
             person = int(log.user[start[i]])

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError
-from genrec.events import Context
+from genrec.events import Context, weights_of
 from genrec.priors.base import Prior, State, instant, known_rows
 
 if TYPE_CHECKING:
@@ -45,32 +45,36 @@ class Popularity(Prior):
         """Instants of all events, ascending."""
         self._rows = np.empty(0, np.int32)
         """Catalogue row of each of them."""
-        self._counted = _Counted(n_events=0, counts=np.empty(0, np.int64), log=np.empty(0))
+        self._weights = np.empty(0, np.float32)
+        """How much each counts as a choice."""
+        self._counted = _Counted(n_events=0, counts=np.empty(0), log=np.empty(0))
 
     def fit(self, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> None:
         """Remember when each item was taken; see `Prior.fit`."""
-        self.restore(catalog, {"at": np.empty(0, "datetime64[us]"), "rows": np.empty(0, np.int32)})
+        nothing = {"at": np.empty(0, "datetime64[us]"), "rows": np.empty(0, np.int32)}
+        self.restore(catalog, nothing | {"weights": np.empty(0, np.float32)})
         self.grow(events)
 
     def state(self) -> State:
         """The events; see `Prior.state`."""
-        return {"at": self._at, "rows": self._rows}
+        return {"at": self._at, "rows": self._rows, "weights": self._weights}
 
     def restore(self, catalog: Catalog, state: State) -> None:
         """Take the events back; see `Prior.restore`."""
-        self._catalog, self._at, self._rows = catalog, state["at"], state["rows"]
-        self._counted = _Counted(n_events=0, counts=np.empty(0, np.int64), log=np.empty(0))
+        self._catalog, self._at, self._rows, self._weights = catalog, state["at"], state["rows"], state["weights"]
+        self._counted = _Counted(n_events=0, counts=np.empty(0), log=np.empty(0))
 
     def grow(self, events: Iterable[pa.RecordBatch]) -> bool:
         """Put more events among those there are; see `Prior.grow`."""
-        instants, rows = [self._at], [self._rows]
+        instants, rows, weights = [self._at], [self._rows], [self._weights]
         for batch in events:
             row = known_rows(self._catalog, batch)
             rows.append(row[row >= 0])
+            weights.append(weights_of(batch).astype(np.float32)[row >= 0])
             instants.append(batch["at"].cast(pa.timestamp("us")).to_numpy()[row >= 0])
         at = np.concatenate(instants)
         order = np.argsort(at, kind="stable")
-        self._at, self._rows = at[order], np.concatenate(rows)[order]
+        self._at, self._rows, self._weights = at[order], np.concatenate(rows)[order], np.concatenate(weights)[order]
         return True
 
     def log_mass(self, history: History, now: Context) -> np.ndarray:
@@ -95,7 +99,7 @@ class Popularity(Prior):
         if n_before > n:
             n_before, counts = 0, np.zeros_like(counts)
         counts = np.pad(counts, (0, n_items - len(counts)))  # items that were added since
-        counts += np.bincount(self._rows[n_before:n], minlength=n_items)
+        counts += np.bincount(self._rows[n_before:n], self._weights[n_before:n], minlength=n_items)
         self._counted = counted = _Counted(n_events=n, counts=counts, log=np.log(counts + self.floor))
         return counted
 
@@ -106,6 +110,6 @@ class _Counted:
 
     n_events: int
     counts: np.ndarray
-    """How often each item was taken, shape ``(n_items,)``, int64."""
+    """How often each item was taken, each time by its weight, shape ``(n_items,)``, float64."""
     log: np.ndarray
     """Logarithm of that and the floor, same shape."""

@@ -85,8 +85,8 @@ class Repeat(LogLinear):
         if self.clock and "since" not in self.without:
             found[_NUMBER["last_gap"], last] = np.log1p(_hours(past.now - at[-1]))
         found[_NUMBER["popular_had"], had] = found[_NUMBER["popular"], had]
-        other, gap = self._pairs.near(int(rows[-1]), past)
-        after = np.bincount(other[gap == 1], minlength=n)
+        other, gap, weight = self._pairs.near(int(rows[-1]), past)
+        after = np.bincount(other[gap == 1], weight[gap == 1], minlength=n)
         found[_NUMBER["next"]] = np.log1p(after / ((after.sum() + _SHRINK) * _LEAST))
         found[_NUMBER["next_had"], had] = found[_NUMBER["next"], had]
         return found

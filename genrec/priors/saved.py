@@ -130,7 +130,7 @@ class SavedPriors:
 
     def _fit(self, prior: Prior, before: datetime | None) -> Mark:
         """Fit it; the mark of the events that it saw."""
-        mark, events = self._store.marked_events(before=before)
+        mark, events = self._store.marked_choices(before=before)
         with closing(events):
             prior.fit(self._catalog, events)
         return mark
@@ -143,7 +143,7 @@ class SavedPriors:
             if (about := _about(kept)) is None:
                 continue
             since = about["log"]
-            mark, events = self._store.marked_events(before=before, since=since)
+            mark, events = self._store.marked_choices(before=before, since=since)
             batches = list(events)
             first_at = batches[0]["at"][0].value if batches else since.last_at
             if (

@@ -100,14 +100,15 @@ class Sequence(LogLinear):
                 alike_last += likeness
             if row >= n:  # added since
                 continue
-            other, gap = self._pairs.near(row, past)
+            other, gap, weight = self._pairs.near(row, past)
             for feature, chosen in (
                 (transitions, gap == 1),
                 (near, (gap == -1) | (gap == 2)),
                 (far, np.abs(gap) >= 3),
             ):
-                if n_chosen := int(chosen.sum()):
-                    feature += np.bincount(other[chosen], minlength=n) * (share / (n_chosen + self.shrink))
+                if n_chosen := float(weight[chosen].sum(dtype=np.float64)):
+                    counts = np.bincount(other[chosen], weight[chosen], minlength=n)
+                    feature += counts * (share / (n_chosen + self.shrink))
         for name, days in _WINDOWS.items():
             popularity = self._popular.counts(None if later and days is None else at, days=days, without=without)
             found[_NUMBER[name]] = np.log(popularity + 0.5)

@@ -165,7 +165,8 @@ def render_rows(
 
     The ids up to a target's position are those of the prompt that `render` makes of what came before, without its
     filler; where the window moves on, a new row begins, whose older moments are context alone. Moments of which the
-    catalogue knows no item are no targets; neither is one whose prompt would show a moment or a context cut short.
+    catalogue knows no item are no targets; neither is one in which nothing was chosen but weakly, nor one whose prompt
+    would show a moment or a context cut short.
 
     Args:
         template: As for `render`, like all that is not said here.
@@ -187,7 +188,7 @@ def render_rows(
     groups: dict[int, list[int]] = {}
     for i in range(len(lines)):
         n_open = len(writer.contexts[i]) if i else len(writer.first(0).ids) - len(writer.item_ids(0))
-        if n_open > max_tokens // 4:
+        if n_open > max_tokens // 4 or writer.moments[i].item_ids[0] in writer.moments[i].weak:
             continue
         start = writer.start(i, max_tokens - heads.n_most - _room(n_open, align))
         if start is not None or i == 0:

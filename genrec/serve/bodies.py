@@ -1,6 +1,7 @@
 """What clients may send, and what it is made into: queries, events, items, or an error that names every wrong field.
 
-The fields are those of `Query`, `Event`, `Context` and `Item`: a new one there is a new one here.
+The fields are those of `Query`, `Event`, `Context` and `Item`: a new one there is a new one here, unless no store
+keeps it.
 """
 
 from __future__ import annotations
@@ -109,10 +110,10 @@ class ManyBody(_Timed):
 EventBody: type[BaseModel] = create_model(
     "Event",
     __config__=_FORBID,
-    **{name: field for name, field in _fields_of(Event).items() if name != "context"},
+    **{name: field for name, field in _fields_of(Event).items() if name not in ("context", "weight")},
     **_fields_of(Context),
 )
-"""One event: the fields of `Event` and `Context` side by side."""
+"""One event: the fields of `Event` and `Context` side by side; what it counts is not the client's to say."""
 
 
 class _FromClient(BaseModel):

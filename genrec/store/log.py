@@ -1,7 +1,8 @@
 """The one object of the store: append and put, read back as of an instant, forget.
 
 Gives back what was put in and nothing it concluded from it; moments, windows in tokens and catalogues are made by
-others. What a method wrote is on the disk when it returns.
+others. Which events are choices and which are refusals it is told when it is opened; untold, all are choices. What a
+method wrote is on the disk when it returns.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from sqlalchemy import (
     Select,
     Table,
     TextClause,
+    case,
     delete,
     func,
+    literal,
     or_,
     select,
     text,
@@ -32,8 +35,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from genrec.actions import SEPARATORS, STRONG, Actions, Rule
 from genrec.errors import DataError, StoreError, TextTakenError
-from genrec.events import SCHEMAS, Event, Kind, Medium, User, event_of, from_json
+from genrec.events import SCHEMAS, WEIGHED, Event, Kind, Medium, User, event_of, from_json
 from genrec.store.append import Appended, append_batch
 from genrec.store.connection import connect, outside_transactions, writing
 from genrec.store.rows import Names, check
@@ -99,22 +103,24 @@ class Store:
     One store may be used from several threads, and one database by several processes.
     """
 
-    def __init__(self, engine: Engine, *seen: ColumnElement[bool] | TextClause) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, actions: Actions, *seen: ColumnElement[bool] | TextClause) -> None:
+        self._engine, self._actions = engine, actions
+        self._weight = _weight(actions).label("weight")
         self._seen = seen or (CURRENT,)
         """Conditions on events that are read."""
 
     @classmethod
-    def open(cls, where: str | Path) -> Store:
+    def open(cls, where: str | Path, *, actions: Actions | None = None) -> Store:
         """Open a store, making it if there is none, and bring its schema up to date.
 
         Args:
             where: A path (a SQLite file) or a URL such as ``postgresql://user@host/genrec``.
+            actions: Which events are choices and which are refusals; when omitted, all are choices.
 
         Raises:
             StoreError: If it cannot be opened, belongs to something else, or was written by a newer genrec.
         """
-        return cls(connect(where))
+        return cls(connect(where), actions or Actions())
 
     def without(self, kind: Literal["action", "source"], name: str) -> Store:
         """The same log as if events of an action or a source had never come: to read what is known without them.
@@ -122,9 +128,9 @@ class Store:
         It shares the database, which its owner closes; counts, items and users are those of the whole.
         """
         if kind == "action":
-            return Store(self._engine, *self._seen, events.c.action != name)
+            return Store(self._engine, self._actions, *self._seen, events.c.action != name)
         theirs = select(sources.c.source_id).where(sources.c.name == name)
-        return Store(self._engine, *self._seen, events.c.source_id.not_in(theirs))
+        return Store(self._engine, self._actions, *self._seen, events.c.source_id.not_in(theirs))
 
     def close(self) -> None:
         """Let go of the database; closing twice does no harm."""
@@ -249,7 +255,7 @@ class Store:
             return set(connection.execute(select(items.c.item_id).where(RETIRED)).scalars())
 
     def history(self, user_id: str, at: datetime, *, max_events: int) -> list[Event]:
-        """A person's events strictly before an instant, oldest first.
+        """What a person chose strictly before an instant, oldest first.
 
         Args:
             user_id: Whose; unknown people have none.
@@ -262,7 +268,7 @@ class Store:
         """
         if max_events < 1:
             raise DataError(f"max_events is {max_events}, but must be at least 1")
-        theirs = select(events).where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        theirs = self._chosen(user_id, at).add_columns(*events.c, self._weight)
         latest_first = theirs.order_by(events.c.at.desc(), events.c.seq.desc()).limit(max_events + 1)
         with self._engine.begin() as connection:
             rows = connection.execute(latest_first).mappings().all()
@@ -279,20 +285,39 @@ class Store:
         Raises:
             DataError: If `at` has no time zone.
         """
-        theirs = select(func.count()).where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
+        theirs = self._theirs(user_id, at).add_columns(func.count())
         with self._engine.begin() as connection:
             return int(connection.execute(theirs).scalar_one())
 
     def item_ids(self, user_id: str, at: datetime) -> set[str]:
-        """The items of all of a person's events strictly before an instant.
+        """The items that a person ever chose strictly before an instant.
 
         Raises:
             DataError: If `at` has no time zone.
         """
-        theirs = select(events.c.item_id).where(*self._seen)
-        theirs = theirs.where(events.c.user_id == user_id, events.c.at < _microseconds(at))
+        theirs = self._chosen(user_id, at).add_columns(events.c.item_id)
         with self._engine.begin() as connection:
             return set(connection.execute(theirs.distinct()).scalars())
+
+    def refused(self, user_id: str, at: datetime) -> set[str]:
+        """The items that a person refused strictly before an instant, and did not choose again since.
+
+        A choice weaker than `STRONG` takes no refusal back, and neither does one at the same instant.
+
+        Raises:
+            DataError: If `at` has no time zone.
+        """
+        no, yes = (func.max(case((said, events.c.at))) for said in (self._weight < 0, self._weight >= STRONG))
+        theirs = self._theirs(user_id, at).add_columns(events.c.item_id).group_by(events.c.item_id)
+        with self._engine.begin() as connection:
+            return set(connection.execute(theirs.having(no >= func.coalesce(yes, no))).scalars())
+
+    def _theirs(self, user_id: str, at: datetime) -> Select[Any]:
+        """A person's events before an instant, with no columns yet."""
+        return select().where(*self._seen, events.c.user_id == user_id, events.c.at < _microseconds(at))
+
+    def _chosen(self, user_id: str, at: datetime) -> Select[Any]:
+        return self._theirs(user_id, at).where(self._weight > 0)
 
     def events(self, *, before: datetime | None = None) -> Iterator[pa.RecordBatch]:
         """Stream all events in the order of their instants, those of one instant in the order they came.
@@ -306,12 +331,20 @@ class Store:
         Raises:
             DataError: If `before` has no time zone.
         """
-        return self._stream("events", self._in_order(before))
+        return self._stream(SCHEMAS["events"], self._in_order(before))
 
-    def marked_events(
+    def choices(self, *, before: datetime | None = None) -> Iterator[pa.RecordBatch]:
+        """The events that are choices, as `events` has them; record batches of `WEIGHED`."""
+        return self._stream(WEIGHED, self._choices_in_order(before))
+
+    def weighed(self) -> Iterator[pa.RecordBatch]:
+        """All events as `events` has them, refusals and what counts nothing too; record batches of `WEIGHED`."""
+        return self._stream(WEIGHED, self._in_order(None).add_columns(self._weight))
+
+    def marked_choices(
         self, *, before: datetime | None = None, since: Mark | None = None
     ) -> tuple[Mark, Generator[pa.RecordBatch, None, None]]:
-        """The mark of all events, and the events as `events` has them, in one consistent view; to be read or closed.
+        """The mark of all events, and the events as `choices` has them, in one consistent view; to be read or closed.
 
         Args:
             before: As for `events`; holds for the mark as well.
@@ -320,7 +353,7 @@ class Store:
         Raises:
             DataError: If `before` has no time zone.
         """
-        query = self._in_order(before)
+        query = self._choices_in_order(before)
         if since is not None:
             query = query.where(events.c.seq > since.last)
 
@@ -329,7 +362,7 @@ class Store:
                 if connection.dialect.name == "postgresql":  # SQLite's transactions see one view anyhow
                     connection = connection.execution_options(isolation_level="REPEATABLE READ")
                 yield self._mark(connection, before)
-                yield from self._batches(connection, "events", query)
+                yield from self._batches(connection, WEIGHED, query)
 
         reading = read()
         return next(reading), reading
@@ -366,30 +399,32 @@ class Store:
         query = self._select("events").where(*self._seen).order_by(events.c.at, events.c.seq)
         return query if before is None else query.where(events.c.at < _microseconds(before))
 
+    def _choices_in_order(self, before: datetime | None) -> Select[Any]:
+        return self._in_order(before).add_columns(self._weight).where(self._weight > 0)
+
     def items(self) -> Iterator[pa.RecordBatch]:
         """Stream the items in the order they first came, as ``SCHEMAS["items"]``."""
-        return self._stream("items", self._select("items").order_by(items.c.seq))
+        return self._stream(SCHEMAS["items"], self._select("items").order_by(items.c.seq))
 
     def users(self) -> Iterator[pa.RecordBatch]:
         """Stream the users as sources know them, in the order they first came, as ``SCHEMAS["users"]``."""
-        return self._stream("users", self._select("users").order_by(users.c.seq))
+        return self._stream(SCHEMAS["users"], self._select("users").order_by(users.c.seq))
 
     def edges(self) -> Iterator[pa.RecordBatch]:
         """Stream the edges in the order they first came, as ``SCHEMAS["edges"]``."""
-        return self._stream("edges", self._select("edges").order_by(edges.c.seq))
+        return self._stream(SCHEMAS["edges"], self._select("edges").order_by(edges.c.seq))
 
     @staticmethod
     def _select(kind: Kind) -> Select[Any]:
         table = metadata.tables[kind]
         return select(*(table.c[name] for name in SCHEMAS[kind].names))
 
-    def _stream(self, kind: Kind, query: Select[Any]) -> Iterator[pa.RecordBatch]:
+    def _stream(self, schema: pa.Schema, query: Select[Any]) -> Iterator[pa.RecordBatch]:
         with self._engine.connect() as connection:
-            yield from self._batches(connection, kind, query)
+            yield from self._batches(connection, schema, query)
 
     @staticmethod
-    def _batches(connection: Connection, kind: Kind, query: Select[Any]) -> Iterator[pa.RecordBatch]:
-        schema = SCHEMAS[kind]
+    def _batches(connection: Connection, schema: pa.Schema, query: Select[Any]) -> Iterator[pa.RecordBatch]:
         found = connection.execution_options(yield_per=_BATCH).execute(query)
         for rows in found.partitions():
             columns = (
@@ -593,6 +628,21 @@ class Store:
         """Count what is there."""
         with self._engine.begin() as connection:
             return summarise(connection)
+
+
+def _weight(actions: Actions) -> ColumnElement[float]:
+    """How much an event counts as a choice, as databases compute it."""
+    name: ColumnElement[str] = func.lower(events.c.action)
+    for sign in SEPARATORS:
+        name = func.replace(name, sign, "")
+    told = {
+        action: literal(rule.weight)
+        if rule.positive is None
+        else case((func.coalesce(events.c.value, rule.positive) >= rule.positive, 1.0), else_=-1.0)
+        for action, rule in actions.rules.items()
+        if rule != Rule()
+    }
+    return case(told, value=name, else_=1.0) if told else literal(1.0)
 
 
 def _pieces(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -114,6 +114,7 @@ def test_events_of_a_kind_are_missed_by_all_and_their_choices_still_judge(tmp_pa
             item, at = chance.choice(ITEMS), OPENING + timedelta(days=day)
             looks.append(Event(user_id=f"p{p}", item_id=item, at=at, action="look"))
             buys.append(Event(user_id=f"p{p}", item_id=item, at=at + timedelta(hours=1), action="buy"))
+            buys.append(Event(user_id=f"p{p}", item_id=chance.choice(ITEMS), at=at + timedelta(hours=2), action="hide"))
     noise = [Event(user_id="cat", item_id=item, at=OPENING, action="look") for item in ITEMS]
     with Store.open(tmp_path / "genrec.db") as store:
         store.put("items", [batch("items", [Item(item_id=name, title=name) for name in ITEMS])])
@@ -124,6 +125,9 @@ def test_events_of_a_kind_are_missed_by_all_and_their_choices_still_judge(tmp_pa
     assert lost(found)["action:look"] > 0.5
     assert "source:door" not in lost(found)
     assert found["without"]["action:look"]["n"] == found["n"]
+    refused = CliRunner().invoke(main, ["ablate", "--without", "action:hide", "-w", str(tmp_path)])
+    assert refused.exit_code == 3, "what was refused is in no history that it could be left out of"
+    assert "action:buy, action:look, source:door, source:shop" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def shown(shop: Path, who: str, *more: str) -> dict[str, Any]:
 def test_show_tells_attributes_events_and_what_they_tell(shop: Path) -> None:
     assert genrec("user", "show", "dan", *LATER, workspace=shop).splitlines() == [
         "dan · 2025-07-10T09:00 · no time zone of their own",
-        "12 events before, the last at 2025-06-24T13:00",
+        "12 events before, the last choice at 2025-06-24T13:00",
         "",
         "inferred         in prompts               evidence",
         "interest:drinks  drinks                   12 times on 12 days, 2025-06-02 to 2025-06-24: Beer 6, Tea 6; "
@@ -67,7 +67,7 @@ def test_show_tells_attributes_events_and_what_they_tell(shop: Path) -> None:
     ]
     assert genrec("user", "show", "ann", *LATER, workspace=shop).splitlines() == [
         "ann · 2025-07-10T09:00 · America/New_York",
-        "7 events before, the last at 2025-06-14T09:00",
+        "7 events before, the last choice at 2025-06-14T09:00",
         "",
         "name  value  by",
         "kids  2      source",
@@ -89,6 +89,27 @@ def test_show_as_json(shop: Path) -> None:
     assert [(habit["key"], habit["every_days"]) for habit in told["habits"]] == [("habit:Beer", 4), ("habit:Tea", 4)]
     earlier = json.loads(genrec("user", "show", "dan", "--at", "2025-06-08", "--json", workspace=shop))
     assert (earlier["n_events"], earlier["interests"], earlier["habits"]) == (3, [], [])
+
+
+def test_show_tells_what_was_refused_and_infers_nothing_from_it(shop: Path) -> None:
+    first = corner_shop.events()[0].at
+    told = [("dislike", name) for name in ("i-milk", "i-eggs")] * 6 + [("view", name) for name in ("x0", "x1")] * 6
+    told += [("hide", "i-tea"), ("hide", "gone")]
+    events = [
+        Event(user_id="eve", item_id=item, at=first + timedelta(days=n), action=action)
+        for n, (action, item) in enumerate(told)
+    ]
+    with Store.open(shop / "genrec.db") as store:
+        store.append([batch("events", events)], source="more")
+    found = shown(shop, "eve")
+    assert [one["item_id"] for one in found["refused"]] == ["i-eggs", "i-milk", "i-tea"]
+    assert (found["interests"], found["habits"], found["n_events"]) == ([], [], 26)
+    assert genrec("user", "show", "eve", *LATER, workspace=shop).splitlines() == [
+        "eve · 2025-07-10T09:00 · no time zone of their own",
+        "26 events before, the last choice at 2025-06-25T13:00",
+        "",
+        "refused: Eggs, Milk, Tea",
+    ]
 
 
 def test_show_names_usual_places(shop: Path) -> None:

@@ -32,7 +32,7 @@ def wrong(body: bytes, read: Any = lambda body: read_queries(body, k=10)) -> Ser
 
 def test_a_query_has_the_fields_of_query_and_an_event_those_of_event_and_context() -> None:
     assert set(QueryBody.model_fields) == {field.name for field in fields(Query)}
-    flat = {field.name for value in (Event, Context) for field in fields(value)} - {"context"}
+    flat = {field.name for value in (Event, Context) for field in fields(value)} - {"context", "weight"}
     assert set(EventBody.model_fields) == flat
     assert set(ItemBody.model_fields) == {field.name for field in fields(Item)}
     assert json.dumps(schemas())
@@ -141,6 +141,7 @@ def test_events_one_or_many() -> None:
         ({"longitude": -181}, "events.1.longitude"),
         ({"time_zone": "Mars/Base"}, "events.1.time_zone: Value error, there is no such time zone"),
         ({"userid": "x"}, "events.1.userid: there is no such field"),
+        ({"weight": 0.5}, "events.1.weight: there is no such field"),
         ({"item_id": None}, "events.1.item_id"),
         ({"extra": {"a": 1}}, "events.1.extra.a"),
     ],

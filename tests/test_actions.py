@@ -1,0 +1,276 @@
+"""What an action counts, from its name to lists, priors, prompts and judges, on made-up people."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genrec.actions import STRONG, Actions, Rule, plain_name
+from genrec.catalog import Catalog
+from genrec.cli import main
+from genrec.config import create_workspace
+from genrec.errors import ConfigError, TrainingError
+from genrec.evaluation.log import Log
+from genrec.evaluation.split import split_by_person
+from genrec.events import Context, Event, Item, batch
+from genrec.history import read_history
+from genrec.priors.loglinear import Events, Pairs, Popular
+from genrec.priors.popularity import Popularity
+from genrec.priors.sequence import Sequence
+from genrec.prompt import bundled_prompts, load_template, render_rows
+from genrec.store import Store
+from genrec.tokenizer import ByteTokenizer
+from genrec.workspace import open_workspace
+
+START = datetime(2025, 6, 1, tzinfo=UTC)
+ITEMS = [Item(item_id=f"i{n}", title=f"Song {n}") for n in range(5)]
+KINDS = ("buy", "view", "impression", "dislike", "skip", "Rate", "hum")
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+happenings = st.lists(
+    st.tuples(st.integers(0, 4), st.sampled_from(KINDS), st.sampled_from([None, 1.0, 5.0]), st.integers(0, 9)),
+    max_size=25,
+)
+
+
+def event(item: int, action: str, hours: float, value: float | None = None, user_id: str = "ann") -> Event:
+    return Event(user_id=user_id, item_id=f"i{item}", at=START + timedelta(hours=hours), action=action, value=value)
+
+
+def events_of(told: list[tuple[int, str, float | None, int]]) -> list[Event]:
+    return [event(item, action, hours, value) for item, action, value, hours in told]
+
+
+def filled(file: Path, events: list[Event], actions: Actions | None = None) -> Store:
+    file.unlink(missing_ok=True)
+    store = Store.open(file, actions=actions)
+    store.put("items", [batch("items", ITEMS)])
+    store.append([batch("events", events)], source="test")
+    return store
+
+
+def weight(actions: Actions, one: Event) -> float:
+    """What the rules say, said another way than the database does."""
+    rule = actions.of_action(one.action)
+    if rule.positive is None:
+        return rule.weight
+    return -1.0 if one.value is not None and one.value < rule.positive else 1.0
+
+
+@pytest.mark.parametrize(
+    ("action", "counts"),
+    [
+        ("buy", 1),
+        ("Add-to-Cart", 1),
+        ("switchOn", 1),
+        ("click", 0.5),
+        ("VIEW", 0.3),
+        ("impression", 0),
+        ("skip", -0.5),
+        ("Thumbs down", -1),
+        ("something else", 1),
+    ],
+)
+def test_usual_names_count_as_usual_however_they_are_spelt(action: str, counts: float) -> None:
+    assert Actions.of().of_action(action) == Rule(weight=counts)
+
+
+def test_what_a_workspace_says_comes_before_what_is_usual() -> None:
+    actions = Actions.of({"View": 1, "hum": -1, "rate": {"positive": 4}})
+    assert [actions.of_action(name).weight for name in ("view", "HUM", "dislike")] == [1, -1, -1]
+    assert str(actions.of_action("rate")) == "1 from 4 on, below -1"
+
+
+@pytest.mark.parametrize("wrong", [2, -1.5, "no", True, {"positive": "four"}, {"least": 4}, float("nan")])
+def test_a_weight_that_is_none_is_refused_with_advice(tmp_path: Path, wrong: object) -> None:
+    with pytest.raises(ValueError, match="hum takes a weight from -1"):
+        Actions.of({"hum": wrong})
+
+
+def test_the_settings_refuse_it_too_and_a_new_workspace_keeps_what_it_is_given(tmp_path: Path) -> None:
+    create_workspace(tmp_path / "good", {"actions": {"hum": -1, "rate": {"positive": 4}}})
+    with open_workspace(tmp_path / "good", engine="none") as opened:
+        assert opened.actions.of_action("Rate") == Rule(positive=4)
+        assert opened.actions.of_action("hum") == Rule(weight=-1)
+    with pytest.raises(ConfigError, match="hum takes a weight"):
+        create_workspace(tmp_path / "bad", {"actions": {"hum": 3}})
+
+
+@QUICK
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8), st.booleans())
+def test_the_database_spells_names_as_we_do(tmp_path: Path, name: str, turned: bool) -> None:
+    actions = Actions.of({name: -1})
+    spelt = "-".join(sign.swapcase() if turned and sign.isascii() else sign for sign in name)
+    with filled(tmp_path / "names.db", [event(0, spelt, 0)], actions) as store:
+        assert plain_name(spelt) == plain_name(name)
+        assert store.refused("ann", START + timedelta(days=1)) == {"i0"}
+
+
+@QUICK
+@given(happenings, st.integers(0, 10))
+def test_histories_and_refusals_are_what_the_rules_say(
+    tmp_path: Path, told: list[tuple[int, str, float | None, int]], hours: int
+) -> None:
+    actions, events, at = Actions.of({"rate": {"positive": 4}}), events_of(told), START + timedelta(hours=hours)
+    weights = [weight(actions, one) for one in events]
+    refused = set()
+    for one in {one.item_id for one in events}:
+        no = [e.at for e, w in zip(events, weights, strict=True) if e.item_id == one and e.at < at and w < 0]
+        yes = [e.at for e, w in zip(events, weights, strict=True) if e.item_id == one and e.at < at and w >= STRONG]
+        if no and (not yes or max(no) >= max(yes)):
+            refused.add(one)
+    chosen = [(e, w) for e, w in zip(events, weights, strict=True) if w > 0]
+    with filled(tmp_path / "rules.db", events, actions) as store:
+        assert store.refused("ann", at) == refused
+        past = store.history("ann", at, max_events=100)
+        assert sorted((e.at, e.item_id, e.weight) for e in past) == sorted(
+            (e.at, e.item_id, w) for e, w in chosen if e.at < at
+        )
+        assert store.item_ids("ann", at) == {e.item_id for e, _ in chosen if e.at < at}
+        streamed = [row for rows in store.choices() for row in rows.to_pylist()]
+        assert sorted((r["at"], r["weight"]) for r in streamed) == sorted((e.at, w) for e, w in chosen)
+        assert sum(map(len, store.weighed())) == sum(map(len, store.events())) == len(events)
+        for moment in read_history(store, "ann", at, max_events=100).moments:
+            strong = {e.item_id for e, w in chosen if e.at == moment.at and w >= STRONG}
+            assert set(moment.item_ids) - moment.weak == strong
+            assert set(moment.item_ids[: len(strong)]) == strong
+
+
+@settings(QUICK, max_examples=10)
+@given(happenings, happenings)
+def test_what_is_refused_is_on_no_list_and_later_refusals_change_none(
+    tmp_path: Path, told: list[tuple[int, str, float | None, int]], later: list[tuple[int, str, float | None, int]]
+) -> None:
+    at = START + timedelta(hours=10)
+    base = [event(n, "buy", 1, user_id="bob") for n in range(5)]
+    after = [event(item, "dislike", 10 + hours) for item, _, _, hours in later]
+    answers = []
+    for more in ([], after):
+        folder = tmp_path / uuid4().hex
+        create_workspace(folder, {"engine": "none"})
+        filled(folder / "genrec.db", base + events_of(told) + more).close()
+        with open_workspace(folder) as opened:
+            recommender = opened.recommender()
+            refused = opened.store.refused("ann", at)
+            if len(refused) == len(ITEMS):
+                return
+            answer = recommender.recommend("ann", at=at)
+            assert {item.item_id for item in answer.items} == {item.item_id for item in ITEMS} - refused
+            assert any("refused" in note for note in answer.notes) == bool(refused)
+            everything = recommender.recommend("ann", at=at, exclude_refused=False)
+            assert len(everything.items) == len(ITEMS)
+            answers.append([(item.item_id, item.logprob) for item in answer.items])
+    assert answers[0] == answers[1]
+
+
+def test_where_all_is_chosen_nothing_changes(tmp_path: Path) -> None:
+    events = [event(n % 5, ("buy", "play", "rate", "whatever")[n % 4], n // 2, float(n)) for n in range(40)]
+    at = START + timedelta(days=9)
+    with filled(tmp_path / "plain.db", events) as plain, filled(tmp_path / "told.db", events, Actions.of()) as told:
+        assert plain.history("ann", at, max_events=9) == told.history("ann", at, max_events=9)
+        assert plain.mark() == told.mark()
+        assert list(plain.choices()) == list(told.choices())
+        assert [rows.drop_columns(["weight"]) for rows in told.choices()] == list(plain.events())
+        assert read_history(plain, "ann", at, max_events=9) == read_history(told, "ann", at, max_events=9)
+        catalog = Catalog.of(ITEMS)
+        masses = []
+        for stream in (plain.events(), told.choices()):
+            prior = Popularity()
+            prior.fit(catalog, stream)
+            masses.append(prior.log_mass(read_history(plain, "ann", at, max_events=9), Context()))
+        assert np.array_equal(*masses)
+
+
+def test_what_others_took_counts_by_its_weight_and_weak_choices_fit_nothing(tmp_path: Path) -> None:
+    often = [event(0, "view", n, user_id="bob") for n in range(10)]
+    seldom = [event(1, "buy", 20 + n, user_id="bob") for n in range(4)]
+    refused = [event(2, "dislike", 30 + n, user_id="bob") for n in range(20)]
+    at, catalog = START + timedelta(days=9), Catalog.of(ITEMS)
+    with filled(tmp_path / "weights.db", often + seldom + refused, Actions.of()) as store:
+        log = Events.read(catalog, store.choices())
+        stranger = read_history(store, "cat", at, max_events=9)
+        for prior in (Popularity(), Sequence()):
+            prior.fit(catalog, store.choices())
+            mass = np.exp(prior.log_mass(stranger, Context()))
+            assert mass[1] > mass[0] > mass[2]
+        counts = Popular(log, len(ITEMS)).counts(None)
+        assert np.allclose(counts, [3, 4, 0, 0, 0], atol=1e-5)
+        pairs = Pairs.of(log, len(ITEMS), reach=1)
+        assert all(np.isclose(pairs.weight, np.where(pairs.other == 0, 0.3, 1.0)))
+        assert log.n_targets.tolist() == [0] * 10 + [1] * 4
+
+
+def test_weak_choices_are_written_and_are_no_targets(tmp_path: Path) -> None:
+    events = [event(0, "buy", 1), event(1, "view", 2), event(2, "view", 3), event(3, "buy", 3), event(4, "hide", 4)]
+    with filled(tmp_path / "rows.db", events, Actions.of()) as store:
+        history = read_history(store, "ann", START + timedelta(days=1), max_events=100)
+    assert [moment.item_ids for moment in history.moments] == [("i0",), ("i1",), ("i3", "i2")]
+    encoded = Catalog.of(ITEMS).encode(ByteTokenizer())
+    template = load_template("next-item", [bundled_prompts()])
+    [row] = render_rows(template, history, encoded, ByteTokenizer(), max_tokens=2000)
+    assert row.target.tolist() == [0, 3]
+    text = bytes(i for i in row.token_ids.tolist() if i < 256).decode()
+    assert "Song 1" in text
+    assert "Song 4" not in text
+
+
+def test_only_strong_choices_judge(tmp_path: Path) -> None:
+    told = [(0, "buy"), (1, "click"), (2, "buy"), (3, "view"), (4, "dislike")]
+    events = [event(item, action, n, user_id=u) for u in ("ann", "bob") for n, (item, action) in enumerate(told)]
+    with filled(tmp_path / "split.db", events, Actions.of()) as store:
+        catalog = Catalog.of(ITEMS)
+        split = split_by_person(store, catalog.row.__contains__, max_events=100, n_cases=10)
+        assert {case.moments[-1].item_ids for case in split.judge} == {("i2",)}
+        assert {case.moments[-1].item_ids for case in split.fit} == {("i1",)}
+        log = Log.read(store.weighed(), catalog).choices()
+        assert len(log) == 8
+        late = log.cut(dict.fromkeys(log.users, START + timedelta(hours=2)))
+        assert {case.moments[-1].item_ids for case in late.cases(10)} == {("i2",)}
+    seen = [event(n % 5, "view", n, user_id=u) for u in ("ann", "bob") for n in range(8)]
+    with filled(tmp_path / "views.db", seen, Actions.of()) as store, pytest.raises(TrainingError, match="0 and 0"):
+        split_by_person(store, catalog.row.__contains__, max_events=100, n_cases=10)
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_from_a_file_of_likes_and_dislikes_to_a_list_and_its_judges(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,at,action,value"]
+    for n in range(12):
+        for hour, (item, action) in enumerate([(0, "like"), (1, "like"), (2, "Dislike"), (3, "view"), (n % 2, "like")]):
+            lines.append(f"u{n},i{item},2025-06-{n + 1:02}T{hour + 8:02}:00Z,{action},")
+    lines.append("u0,i4,2025-06-20T09:00Z,hate_it,")
+    (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},Song {n}\n" for n in range(5)))
+    shop = str(tmp_path / "shop")
+    run("init", shop)
+    said = run("import", "file", str(tmp_path / "items.csv"), str(tmp_path / "events.csv"), "-w", shop)
+    assert '"hate_it" = -1' in said
+    described = run("describe", "-w", shop)
+    assert "like 36 (counts 1), Dislike 12 (counts -1), view 12 (counts 0.3), hate_it 1 (counts 1)" in described
+    assert "for want of an entry under [actions] in genrec.toml: hate_it." in described
+    listed = json.loads(run("recommend", "u0", "--at", "2025-07-01T09:00Z", "--engine", "none", "--json", "-w", shop))
+    assert "i2" not in [item["item_id"] for item in listed["items"]]
+    assert "1 item that u0 refused is left out." in listed["notes"]
+    asked = ("recommend", "u0", "--at", "2025-07-01T09:00Z", "--engine", "none", "--json", "-w", shop)
+    assert "i2" in [item["item_id"] for item in json.loads(run(*asked, "--include-refused"))["items"]]
+    found = json.loads(run("evaluate", "--held-out", "last", "--engine", "none", "--json", "-w", shop))
+    assert found["n"] == 12
+    with open_workspace(tmp_path / "shop") as opened:
+        split = opened.split(held_out="last", n_cases=50)
+        judged = {case.moments[-1].item_ids for case in split.judge}
+    assert judged <= {("i0",), ("i1",), ("i4",)}
+    (tmp_path / "shop" / "genrec.toml").write_text('engine = "none"\n[actions]\n"hate it" = -1\n')
+    listed = json.loads(run(*asked))
+    assert "2 items that u0 refused are left out." in listed["notes"]

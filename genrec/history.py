@@ -7,14 +7,18 @@ for. Knows nothing of words or prompts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 
 from genrec.events import Context, Event, User
 from genrec.sources.times import is_zone
-from genrec.store import Store
+from genrec.store import Store, Taken
+
+FRIENDS_DAYS = 90
+"""How far it is looked back at what those took whom somebody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,9 @@ class History:
     """Everything in `moments` lies strictly before."""
     moments: tuple[Moment, ...]
     """Oldest first."""
+    friends_took: Callable[[datetime], list[Taken]] | None = field(default=None, compare=False, repr=False)
+    """Looks up what those whom they know took before an instant, which is never later than `at`: asked only by what
+    tells it. None where there is no store to ask."""
 
     def before(self, index: int) -> History:
         """What was known when one of the moments was "now"."""
@@ -65,7 +72,8 @@ def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -
     user = store.user(user_id)
     if user and user.time_zone and not is_zone(user.time_zone):
         user = replace(user, time_zone=None)
-    return History(user_id=user_id, user=user, at=at, moments=moments(events))
+    friends_took = partial(store.taken_by_friends, user_id, days=FRIENDS_DAYS)
+    return History(user_id=user_id, user=user, at=at, moments=moments(events), friends_took=friends_took)
 
 
 def moments(events: Iterable[Event]) -> tuple[Moment, ...]:

@@ -369,7 +369,7 @@ class _Heads:
         self._struck = user.struck if user else frozenset()
         given = {clean(key, max_chars=40): clean(value) for key, value in user.attributes.items()} if user else {}
         self._profile = dict([(key, value) for key, value in given.items() if key and value][:MAX_ATTRIBUTES])
-        self._told: list[Trait] = [t for t in template.traits if not given.get(t) and t not in self._struck]
+        self._told: list[Trait] = [trait for trait in template.traits if not given.get(trait)]
         self._plain = self._written(self._profile)
         while len(self._plain[1]) > budget and self._profile:
             self._profile.popitem()
@@ -392,13 +392,13 @@ class _Heads:
     def _found(self, start: int) -> dict[Trait, list[str]]:
         """What is told above a window that starts with the line of this number."""
         writer, found = self._writer, dict[Trait, list[str]]()
-        catalog, past = writer.encoded.catalog, writer.moments[:start]
-        told = tags(past, catalog, local=writer.local, struck=self._struck) if past and self._told else []
-        for trait in self._told:
-            found[trait] = [tag.text for tag in told if tag.trait == trait]
-            if trait == FRIENDS and self._friends_took:
-                at = writer.moments[start].at
-                found[trait] = friends_took(self._friends_took(at), at, catalog)
+        catalog, inferred = writer.encoded.catalog, [trait for trait in self._told if trait != FRIENDS]
+        if start and inferred:
+            told = tags(writer.moments[:start], catalog, local=writer.local, struck=self._struck)
+            found |= {trait: [tag.text for tag in told if tag.trait == trait] for trait in inferred}
+        if FRIENDS in self._told and FRIENDS not in self._struck and self._friends_took:
+            at = writer.moments[start].at
+            found[FRIENDS] = friends_took(self._friends_took(at), at, catalog)
         return found
 
     def _written(self, profile: Mapping[str, str]) -> tuple[list[tuple[str, str]], list[int]]:

@@ -10,15 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
+from genrec.cli import main
+from genrec.cli._examples import EXAMPLES
+from genrec.config import create_workspace
 from genrec.evaluation.ablation import Part
-from genrec.evaluation.split import Split
-from genrec.events import Context, Edge, Event, Item, batch
+from genrec.evaluation.split import Split, split_by_time
+from genrec.events import Context, Edge, Event, Item, batch, items_of
 from genrec.history import FRIENDS_DAYS, read_history
-from genrec.prompt import bundled_prompts, load_template, render
+from genrec.prompt import bundled_prompts, load_template, render, render_rows
 from genrec.store import Store, Taken
 from genrec.tokenizer import HfTokenizer
 from genrec.traits import LATELY, MAX_TAGS, friends_took
@@ -96,6 +100,42 @@ def test_what_is_left_out_of_the_log_is_left_out_of_friends_too(tmp_path: Path, 
         [case] = part.split(split, store, max_events=100).judge
         assert case.friends_took is not None
         assert [one.item_id for one in case.friends_took(day(6))] == ["tea"]
+
+
+def test_training_and_judging_read_what_friends_took_before_the_window_and_nothing_since(
+    tmp_path: Path, tiny_tokenizer: HfTokenizer
+) -> None:
+    for name, text in EXAMPLES["posts"].files().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    create_workspace(tmp_path, EXAMPLES["posts"].settings)
+    tables = [str(tmp_path / f"{name}.csv") for name in ("items", "users", "edges", "events")]
+    done = CliRunner().invoke(main, ["import", "file", *tables, "-w", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    n_told = 0
+    with Store.open(tmp_path / "genrec.db") as store:
+        catalog = Catalog.of(items_of(store.items()))
+        encoded = catalog.encode(tiny_tokenizer)
+        follows = {(row["from_id"], row["to_id"]) for rows in store.edges() for row in rows.to_pylist()}
+        events = [row for rows in store.events() for row in rows.to_pylist()]
+        split = split_by_time(store, catalog.row.__contains__, share=0.2, max_events=100, n_cases=10)
+        for person in (*split.learn, *split.judge):
+            for row in render_rows(POSTS, person, encoded, tiny_tokenizer, max_tokens=400, align=None):
+                for position, moment in zip(row.position.tolist(), row.moment.tolist(), strict=True):
+                    past, now = person.before(moment), person.moments[moment].context
+                    shown = render(POSTS, past, now, encoded, tiny_tokenizer, max_tokens=400, align=None)
+                    assert row.token_ids[: position + 1].tolist() == [*shown.token_ids]
+                start = person.moments[moment - shown.n_moments].at
+                known = {
+                    catalog.texts[catalog.row[event["item_id"]]]
+                    for event in events
+                    if (person.user_id, event["user_id"]) in follows and event["at"] < start
+                }
+                said = shown.turns[1][1].splitlines()[0].partition("friends took: ")[2].removesuffix(".")
+                told = {*said.split("; ")} - {""}
+                assert told <= known
+                assert bool(told) == bool(known)
+                n_told += bool(told)
+    assert n_told > 30
 
 
 # ---- whatever people did

@@ -18,7 +18,7 @@ from genrec.sources.times import is_zone
 from genrec.store import Store, Taken
 
 FRIENDS_DAYS = 90
-"""How far it is looked back at what those took whom somebody knows."""
+"""How many days it is looked back at what those took whom somebody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ class History:
     moments: tuple[Moment, ...]
     """Oldest first."""
     friends_took: Callable[[datetime], list[Taken]] | None = field(default=None, compare=False, repr=False)
-    """Looks up what those whom they know took before an instant, which is never later than `at`: asked only by what
-    tells it. None where there is no store to ask."""
+    """Looks up what those took whom they know, before an instant that must not lie after `at`. Nothing is read until it
+    is called; None where there is no store to read from."""
 
     def before(self, index: int) -> History:
         """What was known when one of the moments was "now"."""

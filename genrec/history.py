@@ -7,15 +7,19 @@ for. Knows nothing of words or prompts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 
 from genrec.actions import STRONG
 from genrec.events import Context, Event, User
 from genrec.sources.times import is_zone
-from genrec.store import Store
+from genrec.store import Store, Taken
+
+FRIENDS_DAYS = 90
+"""How many days it is looked back at what those took whom somebody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,9 @@ class History:
     """Everything in `moments` lies strictly before."""
     moments: tuple[Moment, ...]
     """Oldest first."""
+    friends_took: Callable[[datetime], list[Taken]] | None = field(default=None, compare=False, repr=False)
+    """Looks up what those took whom they know, before an instant that must not lie after `at`. Nothing is read until it
+    is called; None where there is no store to read from."""
 
     def before(self, index: int) -> History:
         """What was known when one of the moments was "now"."""
@@ -68,7 +75,8 @@ def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -
     user = store.user(user_id)
     if user and user.time_zone and not is_zone(user.time_zone):
         user = replace(user, time_zone=None)
-    return History(user_id=user_id, user=user, at=at, moments=moments(events))
+    friends_took = partial(store.taken_by_friends, user_id, days=FRIENDS_DAYS)
+    return History(user_id=user_id, user=user, at=at, moments=moments(events), friends_took=friends_took)
 
 
 def moments(events: Iterable[Event]) -> tuple[Moment, ...]:

@@ -1,10 +1,10 @@
-"""What somebody is like, inferred from what they did before: interests and habits, each with its evidence.
+"""What somebody is like, inferred from what they did before, and what those took whom they know.
 
 An interest is a category that somebody chooses more often than the catalogue offers it; items without a category count
 by the values of their attributes. A habit is an item or a device that comes back in a rhythm. An item that was chosen
 but weakly says nothing. What is recent counts more, as seen from the last moment looked at and never from now. Below
-the evidence nothing is said. Nothing of it is stored: it is derived from the events that are read, and is gone with
-them. Knows catalogues and moments; knows nothing of prompts.
+the evidence nothing is said. Of friends it is told what they took and never who. Nothing of it is stored: it is derived
+from the events that are read, and is gone with them. Knows catalogues and moments; knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -23,16 +23,20 @@ from weakref import WeakKeyDictionary
 from genrec.catalog import Catalog
 from genrec.context.device import device
 from genrec.history import Moment
+from genrec.store import Taken
 from genrec.text import clean
 
-Trait = Literal["interests", "habits"]
+Trait = Literal["interests", "habits", "friends took"]
 TRAITS: tuple[Trait, ...] = get_args(Trait)
 """All traits, by the names that profiles give them."""
 PREFIX: Mapping[Trait, str] = {"interests": "interest:", "habits": "habit:"}
-"""How the key of a tag begins that somebody may strike."""
+"""How the key of a tag begins that somebody may strike; what friends took has no tags and is struck as a whole."""
+FRIENDS: Trait = "friends took"
 
 MAX_TAGS = 5
-"""Most tags of one trait."""
+"""Most tags of one trait, and most items that friends took."""
+LATELY = timedelta(days=14)
+"""What a friend took so long ago counts half."""
 HALF_LIFE = timedelta(days=90)
 """What lies so long before the last moment counts half."""
 MIN_TIMES, MIN_DAYS, MIN_ITEMS, MIN_LIFT = 5, 3, 2, 2.0
@@ -162,6 +166,20 @@ def tags(
     told += [_habit(name, found, day) for name, found in habits.items()]
     ranked = sorted((one for one in told if one and one[1].key not in struck), key=lambda one: (-one[0], one[1].name))
     return [tag for trait in TRAITS for tag in [tag for _, tag in ranked if tag.trait == trait][:MAX_TAGS]]
+
+
+def friends_took(taken: Iterable[Taken], at: datetime, catalog: Catalog) -> list[str]:
+    """The items that most of somebody's friends took last before an instant, by their texts, five at most.
+
+        score(i) = sum over friends f who took i of  weight(f) · 2^(-age / LATELY)
+
+    Each friend counts once for an item, so that nobody can push one by taking it again and again.
+    """
+    scores: dict[str, float] = defaultdict(float)
+    for one in taken:
+        if (row := catalog.row.get(one.item_id)) is not None:
+            scores[catalog.texts[row]] += one.weight * 0.5 ** ((at - one.at) / LATELY)
+    return sorted(scores, key=lambda text: (-scores[text], text))[:MAX_TAGS]
 
 
 @dataclass(slots=True)

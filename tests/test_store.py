@@ -26,7 +26,7 @@ from sqlalchemy import text
 from genrec.actions import Actions
 from genrec.errors import DataError, StoreError, TextTakenError
 from genrec.events import SCHEMAS, Context, Edge, Event, Item, Medium, User, batch, event_of
-from genrec.store import Appended, Forgotten, Mark, Store
+from genrec.store import Appended, Forgotten, Mark, Store, Taken
 from genrec.store.connection import VERSION_TABLE
 from genrec.store.rows import content_digests
 from genrec.store.tables import metadata
@@ -644,6 +644,37 @@ def test_forgetting_deletes_every_trace_of_a_person_and_of_nobody_else(store: St
     assert list(store.edges()) == [batch("edges", [Edge(from_id="bob", to_id="eve")])]
     assert store.summary().n_superseded == 0
     assert append(store, bought("tea", event_id="e1")) == Appended(n_new=1)
+
+
+def test_what_friends_took_is_told_each_item_once_and_nobody_is_named(store: Store) -> None:
+    edges = [
+        Edge(from_id="ann", to_id="bob", kind="follows"),
+        Edge(from_id="ann", to_id="bob", kind="likes", weight=0.5),
+        Edge(from_id="ann", to_id="cat", weight=3.0),
+        Edge(from_id="ann", to_id="dan", weight=0.0),
+        Edge(from_id="eve", to_id="ann"),
+        Edge(from_id="ann", to_id="ann"),
+    ]
+    store.put("edges", [batch("edges", edges)])
+    events = [bought(item, 30, user_id=who) for who in ("ann", "dan", "eve", "zoe") for item in ("tea", "milk", "figs")]
+    events += [bought("tea", hours, user_id="bob") for hours in (24, 48)]
+    events += [bought("figs", 72, user_id="bob"), bought("tea", 96, user_id="cat")]
+    looks = [replace(bought("milk", 80, user_id="cat"), action=action) for action in ("dislike", "view")]
+    events += looks  # which are no choices
+    store.append([batch("events", events)], source="test")
+    early = [Taken(item_id="figs", at=at(72), weight=1.5), Taken(item_id="tea", at=at(48), weight=1.5)]
+    late = [Taken(item_id="tea", at=at(96), weight=3.0)]
+    assert store.taken_by_friends("ann", at(96), days=10) == early
+    assert store.taken_by_friends("ann", at(97), days=10) == late + early
+    assert store.taken_by_friends("ann", at(97), days=1) == late
+    assert store.taken_by_friends("ann", at(97), days=10, max_friends=1) == late, "the heaviest relation"
+    assert store.taken_by_friends("ann", at(97), days=10, max_items=2) == [*late, early[0]]
+    assert store.without("action", "buy").taken_by_friends("ann", at(97), days=10) == []
+    assert store.taken_by_friends("nobody", at(97), days=10) == []
+    with pytest.raises(DataError, match="no time zone"):
+        store.taken_by_friends("ann", at(96).replace(tzinfo=None), days=10)
+    store.forget("bob")
+    assert store.taken_by_friends("ann", at(97), days=10) == late
 
 
 def test_no_byte_of_a_forgotten_person_stays_in_the_file(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _check_key(opened: Workspace, user: str, key: str) -> None:
     """Refuse a key that stands for nothing that could be struck."""
     from genrec.context.device import device
     from genrec.store import TIME_ZONE
-    from genrec.traits import PREFIX, kinds
+    from genrec.traits import FRIENDS, PREFIX, kinds
 
     name = key.partition(":")[2]
     if key.startswith(PREFIX["interests"]):
@@ -136,7 +136,7 @@ def _check_key(opened: Workspace, user: str, key: str) -> None:
                 f"there is no item or device {name!r}",
                 hint=f"Write it as a prompt does; genrec user show {user} lists what is inferred.",
             )
-    else:
+    elif key != FRIENDS:
         person = opened.store.user(user)
         there = dict(person.attributes) if person else {}
         if person and person.time_zone:
@@ -159,7 +159,7 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
     from genrec.history import read_history
     from genrec.recommender import instant
     from genrec.sources.times import is_zone
-    from genrec.traits import TRAITS, tags
+    from genrec.traits import PREFIX, tags
 
     _check_known(opened, user)
     store, settings = opened.store, opened.settings
@@ -186,7 +186,7 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
         "n_events": store.n_events(user, now),
         "last_at": words.local(past[-1]).isoformat() if past else None,
         "refused": [{"item_id": item_id, "text": catalog.texts[catalog.row[item_id]]} for item_id in refused],
-        **{t: [_tag(tag) for tag in told if tag.trait == t and t not in person.attributes] for t in TRAITS},
+        **{t: [_tag(tag) for tag in told if tag.trait == t and t not in person.attributes] for t in PREFIX},
         "usual_places": [vars(place) for place in been.usual_places(now)],
     }
 

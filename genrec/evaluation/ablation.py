@@ -79,8 +79,8 @@ class Part:
                 person = replace(person, user=replace(person.user, attributes={}))
             if log is None:
                 return person
-            past = read_history(log, person.user_id, person.at, max_events=max_events).moments
-            return replace(person, moments=(*past, *choice))
+            past = read_history(log, person.user_id, person.at, max_events=max_events)
+            return replace(person, moments=(*past.moments, *choice), friends_took=past.friends_took)
 
         learn = [known(person) for person in split.learn]
         fit, judge = ([known(case, case.moments[-1]) for case in some] for some in (split.fit, split.judge))

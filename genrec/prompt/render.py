@@ -16,12 +16,12 @@ import numpy as np
 from genrec.catalog import BAR, SEPARATOR, EncodedCatalog
 from genrec.context import Words, line, said
 from genrec.errors import PromptError
-from genrec.events import Context, User
+from genrec.events import Context
 from genrec.history import History, Moment
 from genrec.prompt.template import Template
 from genrec.text import clean
 from genrec.tokenizer import Tokenizer
-from genrec.traits import Trait, tags
+from genrec.traits import FRIENDS, Trait, friends_took, tags
 
 ALIGN = 32
 """A prompt's length is a multiple of this many tokens, or a little more: an engine whose cache holds whole blocks (16
@@ -101,7 +101,7 @@ def render(
         PromptError: If not even the instructions and the line for "now" fit.
     """
     writer = _Writer(encoded, tokenizer, words_for(template, history, words), history, now, instead)
-    heads = _Heads(template, history.user, writer, max_tokens // 2)
+    heads = _Heads(template, history, writer, max_tokens // 2)
     open_line = writer.now(max_tokens // 4)
     lines = writer.window(max_tokens - heads.n_most - _room(len(open_line.ids), align))
     turns, head = heads.above(writer.n_past - len(lines))
@@ -183,7 +183,7 @@ def render_rows(
         Rows in the order of time; each moment is a target of at most one.
     """
     writer = _Writer(encoded, tokenizer, words_for(template, history, words), history, None, instead)
-    heads = _Heads(template, history.user, writer, max_tokens // 2)
+    heads = _Heads(template, history, writer, max_tokens // 2)
     lines = [writer.line(i) for i in range(writer.n_past)]
     groups: dict[int, list[int]] = {}
     for i in range(len(lines)):
@@ -359,12 +359,14 @@ class _Writer:
 class _Heads:
     """What can stand above the lines: the instructions with the person's profile.
 
-    The profile is what was given, then what is told of the moments that the window leaves out. So it never looks at
-    what follows, and stays the same until the window moves. Its last attributes are left out where they are too long.
+    The profile is what was given, then what is told of the moments that the window leaves out, and what friends took
+    before its first moment. So it never looks at what follows, and stays the same until the window moves. Its last
+    attributes are left out where they are too long.
     """
 
-    def __init__(self, template: Template, user: User | None, writer: _Writer, budget: int) -> None:
-        self._template, self._writer = template, writer
+    def __init__(self, template: Template, history: History, writer: _Writer, budget: int) -> None:
+        self._template, self._writer, self._friends_took = template, writer, history.friends_took
+        user = history.user
         self._struck = user.struck if user else frozenset()
         given = {clean(key, max_chars=40): clean(value) for key, value in user.attributes.items()} if user else {}
         self._profile = dict([(key, value) for key, value in given.items() if key and value][:MAX_ATTRIBUTES])
@@ -379,19 +381,26 @@ class _Heads:
 
     def above(self, start: int) -> tuple[list[tuple[str, str]], list[int]]:
         """The turns and their ids above a window that starts with the line of this number."""
-        writer = self._writer
-        if not self._told or not start:
-            return self._plain
-        catalog = writer.encoded.catalog
-        found = tags(writer.moments[:start], catalog, local=writer.local, struck=self._struck)
-        by_trait = {trait: [tag.text for tag in found if tag.trait == trait] for trait in self._told}
+        by_trait = self._found(start)
         while any(by_trait.values()):
-            said = {trait: ", ".join(texts) for trait, texts in by_trait.items() if texts}
+            said = {t: ("; " if t == FRIENDS else ", ").join(texts) for t, texts in by_trait.items() if texts}
             written = self._written(self._profile | said)
             if len(written[1]) <= self.n_most:
                 return written
             max(by_trait.values(), key=len).pop()
         return self._plain
+
+    def _found(self, start: int) -> dict[Trait, list[str]]:
+        """What is told above a window that starts with the line of this number."""
+        writer, found = self._writer, dict[Trait, list[str]]()
+        catalog, inferred = writer.encoded.catalog, [trait for trait in self._told if trait != FRIENDS]
+        if start and inferred:
+            told = tags(writer.moments[:start], catalog, local=writer.local, struck=self._struck)
+            found |= {trait: [tag.text for tag in told if tag.trait == trait] for trait in inferred}
+        if FRIENDS in self._told and FRIENDS not in self._struck and self._friends_took:
+            at = writer.moments[start].at
+            found[FRIENDS] = friends_took(self._friends_took(at), at, catalog)
+        return found
 
     def _written(self, profile: Mapping[str, str]) -> tuple[list[tuple[str, str]], list[int]]:
         turns = self._template.turns(profile)

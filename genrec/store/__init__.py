@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from genrec.store.append import Appended
-from genrec.store.log import TIME_ZONE, Forgotten, Mark, Store
+from genrec.store.log import TIME_ZONE, Forgotten, Mark, Store, Taken
 from genrec.store.summary import Summary
 
-__all__ = ["TIME_ZONE", "Appended", "Forgotten", "Mark", "Store", "Summary"]
+__all__ = ["TIME_ZONE", "Appended", "Forgotten", "Mark", "Store", "Summary", "Taken"]

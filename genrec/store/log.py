@@ -83,6 +83,17 @@ class Forgotten:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Taken:
+    """That somebody whom a person knows took an item; not who."""
+
+    item_id: str
+    at: datetime
+    """When they last did."""
+    weight: float
+    """Of the person's relations to them, all kinds together."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mark:
     """What the current events come to at one moment: where two marks are equal, so are the events behind them."""
 
@@ -288,6 +299,49 @@ class Store:
         theirs = self._theirs(user_id, at).add_columns(func.count())
         with self._engine.begin() as connection:
             return int(connection.execute(theirs).scalar_one())
+
+    def taken_by_friends(
+        self, user_id: str, at: datetime, *, days: float, max_friends: int = 100, max_items: int = 1000
+    ) -> list[Taken]:
+        """What those took whom a person knows, in the days strictly before an instant, latest first.
+
+        Only relations from the person to others with a weight above 0 count, and choices that are not weak. Relations
+        have no date.
+
+        Args:
+            user_id: Whose relations; unknown people have none.
+            at: The instant, time-zone-aware.
+            days: How far it is looked back.
+            max_friends: At most so many others are looked at, those with the heaviest relations.
+            max_items: At most so much is returned, the latest; each other's item once.
+
+        Raises:
+            DataError: If `at` has no time zone.
+        """
+        end, weight = _microseconds(at), func.sum(edges.c.weight).label("weight")
+        known = (
+            select(edges.c.to_id, weight)
+            .where(edges.c.from_id == user_id, edges.c.to_id != user_id, edges.c.weight > 0)
+            .group_by(edges.c.to_id)
+            .order_by(weight.desc(), edges.c.to_id)
+            .limit(max_friends)
+            .subquery()
+        )
+        last = func.max(events.c.at)
+        query = (
+            select(events.c.item_id, last, known.c.weight)
+            .join_from(known, events, events.c.user_id == known.c.to_id)
+            .where(*self._seen, self._weight >= STRONG)
+            .where(events.c.at >= end - round(days * 86_400e6), events.c.at < end)
+            .group_by(known.c.to_id, known.c.weight, events.c.item_id)
+            .order_by(last.desc(), events.c.item_id, known.c.to_id)
+            .limit(max_items)
+        )
+        with self._engine.begin() as connection:
+            return [
+                Taken(item_id=item_id, at=_EPOCH + timedelta(microseconds=last), weight=weight)
+                for item_id, last, weight in connection.execute(query)
+            ]
 
     def item_ids(self, user_id: str, at: datetime) -> set[str]:
         """The items that a person ever chose strictly before an instant.

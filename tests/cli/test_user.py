@@ -198,6 +198,13 @@ def test_nothing_is_kept_where_one_of_several_is_wrong(shop: Path) -> None:
     assert shown(shop, "ann")["attributes"] == [{"name": "kids", "value": "2", "by": "source"}]
 
 
+def test_what_friends_took_can_be_struck_before_there_is_any(shop: Path) -> None:
+    genrec("user", "unset", "ann", "friends took", workspace=shop)
+    assert shown(shop, "ann")["struck"] == ["friends took"]
+    genrec("user", "reset", "ann", "friends took", workspace=shop)
+    assert shown(shop, "ann")["struck"] == []
+
+
 def test_a_device_can_be_struck(shop: Path) -> None:
     with Store.open(shop / "genrec.db") as store:
         event = Event(user_id="bob", item_id="i-tea", at=corner_shop.events()[0].at, context=Context(device="lamp"))

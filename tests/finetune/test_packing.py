@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from genrec.events import Context, Item
 from genrec.finetune.packing import Chooser, Writing, pack, plan
 from genrec.history import History
 from genrec.prompt import bundled_prompts, load_template, render
-from genrec.traits import MIN_USES
+from genrec.store import Taken
+from genrec.traits import MIN_USES, friends_took
 from tests.support.people import ITEMS, person
 
 
@@ -64,6 +65,17 @@ def with_traits(writing: Writing) -> Writing:
     return replace(writing, template=load_template("shop", [bundled_prompts()]))
 
 
+def with_friends(writing: Writing) -> Writing:
+    """The same with what friends took."""
+    return replace(writing, template=load_template("posts", [bundled_prompts()]))
+
+
+def daily(at: datetime) -> list[Taken]:
+    """Friends took one thing a day, another every day, and nothing for long before."""
+    days = [at - timedelta(days=n) for n in range(1, 4)]
+    return [Taken(item_id=ITEMS[day.toordinal() % len(ITEMS)], at=day, weight=1.0) for day in days]
+
+
 def by_phone(history: History) -> History:
     """The same, now on the phone and now not."""
     found = [replace(m, context=Context(device=("phone", "tablet")[n % 7 > 4])) for n, m in enumerate(history.moments)]
@@ -82,7 +94,7 @@ def without_filler(ids: list[int], newline: int) -> list[int]:
     st.integers(1, 4),
     st.sampled_from([160, 256, 400, 1024]),
     st.one_of(st.none(), st.integers(0, 5)),
-    st.sampled_from(["", "places", "traits"]),
+    st.sampled_from(["", "places", "traits", "friends"]),
     st.sampled_from([None, {"since": "", "place": "store 9", "weekday": "Friday"}]),
 )
 def test_before_any_moment_training_and_serving_show_the_same_ids(
@@ -101,6 +113,8 @@ def test_before_any_moment_training_and_serving_show_the_same_ids(
         writing, history = with_places(writing), going_about(history)
     elif told == "traits":
         writing, history = with_traits(writing), by_phone(history)
+    elif told == "friends":
+        writing, history = with_friends(writing), replace(history, friends_took=daily)
     [newline] = writing.tokenizer.encode(["\n"], after=";")
     seen = []
     for row in writing.rows(history, None if seed is None else random.Random(seed), instead=instead):
@@ -135,6 +149,15 @@ def test_rows_tell_what_the_window_leaves_out_and_nothing_that_comes_later(writi
     for head, row in zip(heads, rows, strict=True):
         if "habits" in head:
             assert row.moment[0] >= MIN_USES
+
+
+def test_rows_tell_what_friends_took_before_the_first_moment_that_they_show(writing: Writing) -> None:
+    history = replace(person("ann", 60), friends_took=daily)
+    rows = list(replace(with_friends(writing), max_tokens=400).rows(history))
+    heads = [writing.tokenizer.decode(row.token_ids).split("assistant\n")[0] for row in rows]
+    assert len(set(heads)) > 3
+    told = friends_took(daily(history.moments[0].at), history.moments[0].at, writing.encoded.catalog)
+    assert f"friends took: {'; '.join(told)}" in heads[0]
 
 
 def test_a_row_may_end_like_a_served_prompt_with_its_filler(writing: Writing) -> None:

@@ -7,7 +7,8 @@ tests/prompt/test_domains.py --write-snapshots` writes them anew.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from genrec.events import Context, Item, User
 from genrec.history import History, Moment
 from genrec.prompt import bundled_prompts, load_template, render, template_names
 from genrec.recommender import Recommender
-from genrec.store import Store
+from genrec.store import Store, Taken
 from genrec.tokenizer import HfTokenizer
+from genrec.traits import FRIENDS
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NAMES = template_names([bundled_prompts()])
@@ -30,7 +32,8 @@ HOURS = (0, 2, 26, 75, 300)
 WEEK_BEFORE = (-168, -96, -72, -48, -24)
 """Where places are told by habits, somebody was at the station on five working days before."""
 WEEKS_BEFORE = tuple(range(-40 * 24, 0, 24))
-"""Where traits are told, somebody chose the first two things on each of forty days before, more than a prompt holds."""
+"""Where interests and habits are told, somebody chose the first two things on each of forty days before, more than a
+prompt holds."""
 THINGS: Mapping[str, tuple[str, ...]] = {
     "advertising": ("summer sale", "city marathon", "night train", "garden week"),
     "city": ("parking permit", "waste collection", "library card", "swimming lesson"),
@@ -75,6 +78,11 @@ def person(things: tuple[str, ...], before: tuple[int, ...] = ()) -> tuple[Histo
     return History(user_id="ann", user=user, at=START + timedelta(hours=HOURS[-1]), moments=moments), contexts[-1]
 
 
+def taken(things: Sequence[str], at: datetime) -> list[Taken]:
+    """What friends took, a thing a day, the first one last."""
+    return [Taken(item_id=thing, at=at - timedelta(days=n), weight=1.0) for n, thing in enumerate(things, 1)]
+
+
 def catalogue(things: tuple[str, ...], tokenizer: HfTokenizer) -> EncodedCatalog:
     items = [Item(item_id=thing, title=thing, category="out and about") for thing in things]
     items += [Item(item_id=f"other {n}", title=f"other {n}", category="all else") for n in range(12)]
@@ -86,9 +94,11 @@ def test_a_template_writes_what_its_snapshot_shows(
     name: str, tiny_tokenizer: HfTokenizer, request: pytest.FixtureRequest
 ) -> None:
     template = load_template(name, [bundled_prompts()])
-    before = WEEKS_BEFORE if template.traits else WEEK_BEFORE if "usual" in template.features else ()
+    is_inferred = bool({*template.traits} - {FRIENDS})
+    before = WEEKS_BEFORE if is_inferred else WEEK_BEFORE if "usual" in template.features else ()
     history, now = person(THINGS[name], before)
-    encoded, max_tokens = catalogue(THINGS[name], tiny_tokenizer), 512 if template.traits else 1024
+    history = replace(history, friends_took=lambda at: taken(THINGS[name][:0:-1], at))
+    encoded, max_tokens = catalogue(THINGS[name], tiny_tokenizer), 512 if is_inferred else 1024
     prompt = render(template, history, now, encoded, tiny_tokenizer, words=WORDS, max_tokens=max_tokens)
     caution = f"\n[caution{', review' if template.review else ''}] {template.caution}" if template.caution else ""
     written = f"{template.description}\n\n{prompt.text}\n{caution}".rstrip() + "\n"
@@ -153,7 +163,11 @@ def somebody(rng: random.Random, items: list[str]) -> tuple[History, Context]:
         at += timedelta(seconds=rng.expovariate(1 / 86_400) + 1)
         moments.append(Moment(at=at, context=context(), item_ids=tuple(rng.choices(items, k=rng.randint(1, 4)))))
     user = User(user_id="u", attributes={anything(rng): anything(rng) for _ in range(rng.randint(0, 3))})
-    return History(user_id="u", user=user, at=at + timedelta(hours=1), moments=tuple(moments)), context()
+    at += timedelta(hours=1)
+    friends = rng.choices(items, k=rng.randint(0, 9))
+    return History(
+        user_id="u", user=user, at=at, moments=tuple(moments), friends_took=lambda at: taken(friends, at)
+    ), context()
 
 
 def holds(n: int, tokenizer: HfTokenizer, seed: int) -> None:

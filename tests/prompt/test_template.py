@@ -82,19 +82,19 @@ def test_traits_are_told_where_a_template_names_them(tmp_path: Path) -> None:
     assert none.traits == ()
     with pytest.raises(PromptError, match="traits") as caught:
         template_in(tmp_path, "---\ntraits: [moods]\n---\n" + user_block("x"))
-    assert "traits (a list of interests, habits)" in str(caught.value.hint)
+    assert "traits (a list of interests, habits, friends took)" in str(caught.value.hint)
 
 
 def test_naming_traits_makes_another_template_and_not_naming_any_keeps_it(tmp_path: Path) -> None:
     text = '{% extends "next-item.md.j2" %}\n'
     prints = {
         template_in(tmp_path, f"---\ntraits: {traits}\n---\n{text}").fingerprint
-        for traits in ("[]", "[habits]", "[interests]", "[interests, habits]")
+        for traits in ("[]", "[habits]", "[interests]", "[interests, habits]", "[friends took]")
     }
-    assert len(prints) == 4
+    assert len(prints) == 5
     assert template_in(tmp_path, f"---\ntraits: []\n---\n{text}").fingerprint in prints
     shipped = {name: load_template(name, [bundled_prompts()]) for name in template_names([bundled_prompts()])}
-    assert {name for name, template in shipped.items() if template.traits} == {"shop", "smart-home"}
+    assert {name for name, template in shipped.items() if template.traits} == {"posts", "shop", "smart-home"}
     assert shipped["next-item"].fingerprint == "5dd3fcdc3f022592", "or adapters would have to be trained again"
     assert shipped["grocery"].fingerprint == "77e9c33748e534f4"
 

@@ -659,8 +659,6 @@ def test_what_friends_took_is_told_each_item_once_and_nobody_is_named(store: Sto
     events = [bought(item, 30, user_id=who) for who in ("ann", "dan", "eve", "zoe") for item in ("tea", "milk", "figs")]
     events += [bought("tea", hours, user_id="bob") for hours in (24, 48)]
     events += [bought("figs", 72, user_id="bob"), bought("tea", 96, user_id="cat")]
-    looks = [replace(bought("milk", 80, user_id="cat"), action=action) for action in ("dislike", "view")]
-    events += looks  # which are no choices
     store.append([batch("events", events)], source="test")
     early = [Taken(item_id="figs", at=at(72), weight=1.5), Taken(item_id="tea", at=at(48), weight=1.5)]
     late = [Taken(item_id="tea", at=at(96), weight=3.0)]
@@ -675,6 +673,15 @@ def test_what_friends_took_is_told_each_item_once_and_nobody_is_named(store: Sto
         store.taken_by_friends("ann", at(96).replace(tzinfo=None), days=10)
     store.forget("bob")
     assert store.taken_by_friends("ann", at(97), days=10) == late
+
+
+def test_what_friends_refused_or_looked_at_they_did_not_take(where: str) -> None:
+    events = [bought("tea", 1, user_id="bob")]
+    events += [replace(bought("milk", 2, user_id="bob"), action=action) for action in ("dislike", "view")]
+    with Store.open(where, actions=Actions.of()) as store:
+        store.put("edges", [batch("edges", [Edge(from_id="ann", to_id="bob")])])
+        append(store, *events)
+        assert [one.item_id for one in store.taken_by_friends("ann", at(3), days=10)] == ["tea"]
 
 
 def test_no_byte_of_a_forgotten_person_stays_in_the_file(tmp_path: Path) -> None:

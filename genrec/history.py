@@ -14,6 +14,7 @@ from itertools import groupby
 
 from genrec.events import Context, Event, User
 from genrec.sources.times import is_zone
+from genrec.sources.zones import zone_at
 from genrec.store import Store
 
 
@@ -69,7 +70,10 @@ def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -
 
 
 def moments(events: Iterable[Event]) -> tuple[Moment, ...]:
-    """Group events of one person, oldest first, by their instant."""
+    """Group events of one person, oldest first, by their instant.
+
+    Where an event has a position and no time zone that this machine knows, the clock is the position's.
+    """
     return tuple(_moment(list(group)) for _, group in groupby(events, key=lambda event: event.at))
 
 
@@ -80,6 +84,8 @@ def _moment(events: list[Event]) -> Moment:
 
     unique = {event.item_id for event in events}
     context = events[0].context
-    if context.time_zone and not is_zone(context.time_zone):
-        context = replace(context, time_zone=None)
+    if not (context.time_zone and is_zone(context.time_zone)):
+        zone = zone_at(context.latitude, context.longitude)
+        if zone != context.time_zone:
+            context = replace(context, time_zone=zone)
     return Moment(at=events[0].at, context=context, item_ids=tuple(sorted(unique, key=order)))

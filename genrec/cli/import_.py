@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import pyarrow.compute as pc
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
+from genrec.evaluation import claims
 from genrec.evaluation.positions import odd
-from genrec.events import Kind
+from genrec.events import SCHEMAS, Kind
 from genrec.plugins import installed
 from genrec.sources.base import Problem, Source
 from genrec.store import Appended, Store
@@ -69,6 +71,10 @@ class _Seen:
     """Events at latitude 0 and longitude 0."""
     n_turned_round: int = 0
     """Events far from their time zone that would lie in it with latitude and longitude swapped."""
+    n_contradicted: int = 0
+    """Events whose further context names a weekday or a part of day that their instant contradicts."""
+    n_in_the_future: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def watch(self, kind: Kind, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -76,10 +82,12 @@ class _Seen:
                 self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
                 self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
                 # A batch that lacks a column is the store's to refuse, which says what is missing.
-                if {"latitude", "longitude", "time_zone"} <= set(batch.schema.names):
+                if set(SCHEMAS["events"].names) <= set(batch.schema.names):
                     n_nowhere, n_turned_round = odd(batch)
                     self.n_nowhere += n_nowhere
                     self.n_turned_round += n_turned_round
+                    self.n_contradicted += claims.odd(batch)
+                    self.n_in_the_future += pc.sum(pc.greater(batch["at"], pa.scalar(self.now))).as_py() or 0
             elif kind == "items":
                 self.listed_ids.update(batch["item_id"].to_pylist())
             yield batch
@@ -175,6 +183,8 @@ def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems) -> dict[st
         "unlisted_items": unknown[:SHOWN],
         "n_nowhere": seen.n_nowhere,
         "n_turned_round": seen.n_turned_round,
+        "n_contradicted": seen.n_contradicted,
+        "n_in_the_future": seen.n_in_the_future,
     }
 
 
@@ -199,6 +209,8 @@ def _import(reader: Source, kinds: Sequence[Kind], store: Store, name: str, prob
         "n_unknown_users": len(seen.user_ids - _ids(store.users(), "user_id")) if seen.user_ids else 0,
         "n_nowhere": seen.n_nowhere,
         "n_turned_round": seen.n_turned_round,
+        "n_contradicted": seen.n_contradicted,
+        "n_in_the_future": seen.n_in_the_future,
         "wall_s": round(wall_s, 3),
         "rows_per_s": round(sum(seen.n_rows.values()) / max(wall_s, 1e-9)),
         "peak_memory_mib": peak_memory_mib(),
@@ -289,6 +301,13 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
             f"  {n:,} of the events lie far from their time zone, and in it with latitude and longitude swapped: "
             "check --column latitude=… and longitude=…"
         )
+    if n := result["n_contradicted"]:
+        click.echo(
+            f"  {n:,} of the events name a weekday or a part of day that their own time contradicts: "
+            "the time counts; check --time-zone"
+        )
+    if n := result["n_in_the_future"]:
+        click.echo(f"  {n:,} of the events lie in the future: check --time-zone and how days and months are written")
     if dry_run:
         if n := result["n_unlisted_items"]:
             named = ", ".join(repr(item_id) for item_id in result["unlisted_items"][:3])

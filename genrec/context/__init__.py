@@ -14,7 +14,19 @@ from zoneinfo import ZoneInfo
 
 from genrec.context.device import device, extra
 from genrec.context.place import distance, place
-from genrec.context.time import holiday, part_of_day, season, since, weekday
+from genrec.context.time import (
+    ahead,
+    daylight,
+    goes_on,
+    holiday,
+    hour,
+    part_of_day,
+    season,
+    session,
+    since,
+    weekday,
+    weekend,
+)
 from genrec.context.usual import Whereabouts
 from genrec.errors import DataError
 from genrec.history import Moment
@@ -22,10 +34,15 @@ from genrec.sources.times import is_zone
 
 Feature = Literal[
     "weekday",
+    "weekend",
     "part_of_day",
+    "hour",
+    "daylight",
     "season",
     "holiday",
+    "ahead",
     "since",
+    "session",
     "place",
     "kind",
     "usual",
@@ -37,7 +54,9 @@ Feature = Literal[
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 """All features, in the order in which their words are written."""
 USUAL: frozenset[Feature] = frozenset({"kind", "usual", "bearing"})
-"""Those that are told from all moments before; a template writes them only if it names them."""
+"""Those that are told from all moments before."""
+OPTIONAL: frozenset[Feature] = USUAL | {"weekend", "hour", "daylight", "ahead", "session"}
+"""Those that a template writes only if it names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +82,23 @@ class Words:
         Raises:
             DataError: If the time zone is unknown.
         """
-        been, before = self._nowhere(), None
+        been, before, nth = self._nowhere(), None, 0
         for moment in moments:
-            yield self.of(moment, before, been)
+            nth = nth + 1 if before and goes_on(moment.at, before.at) else 1
+            yield self.of(moment, before, been, nth)
             been.add(moment.context, self.local(moment), (category(item) or "" for item in moment.item_ids))
             before = moment
 
-    def of(self, moment: Moment, before: Moment | None, been: Whereabouts | None = None) -> dict[str, str]:
+    def of(
+        self, moment: Moment, before: Moment | None, been: Whereabouts | None = None, nth: int | None = None
+    ) -> dict[str, str]:
         """The word of each feature that is switched on, in the order of `FEATURES`; empty where nothing is to say.
 
         Args:
             moment: What is to be described.
             before: The moment before, to count from; None where there was none.
             been: Where the person has been, up to `before`; that alone when omitted.
+            nth: The how manieth of its visit the moment is; counted from `before` alone when omitted.
 
         Raises:
             DataError: If the time zone is unknown.
@@ -84,26 +107,35 @@ class Words:
             been = self._nowhere()
             if before is not None:
                 been.add(before.context, self.local(before))
+        if nth is None:
+            nth = 1 + (before is not None and goes_on(moment.at, before.at))
         context, at = moment.context, self.local(moment)
         here = been.find(context, at)
         latitude = context.latitude if context.longitude is None else here.position[0] if here.position else None
-        words = {
-            "weekday": weekday(at),
-            "part_of_day": part_of_day(at),
-            "season": season(at, latitude, self.country),
-            "holiday": holiday(at, self.country),
-            "since": since(at, before.at if before else None),
-            "place": place(context),
-            "kind": been.kind(here),
-            "usual": been.usual_place(here),
-            "bearing": been.bearing(here),
-            "distance": distance(here.position, been.before),
-            "device": device(context),
-            "extra": extra(context),
+        to_words: Mapping[Feature, Callable[[], str]] = {
+            "weekday": lambda: weekday(at),
+            "weekend": lambda: weekend(at, self.country),
+            "part_of_day": lambda: part_of_day(at),
+            "hour": lambda: hour(at),
+            "daylight": lambda: daylight(at, here.position),
+            "season": lambda: season(at, latitude, self.country),
+            "holiday": lambda: holiday(at, self.country),
+            "ahead": lambda: ahead(at, self.country),
+            "since": lambda: since(at, before.at if before else None),
+            "session": lambda: session(nth),
+            "place": lambda: place(context),
+            "kind": lambda: been.kind(here),
+            "usual": lambda: been.usual_place(here),
+            "bearing": lambda: been.bearing(here),
+            "distance": lambda: distance(here.position, been.before),
+            "device": lambda: device(context),
+            "extra": lambda: extra(context, at),
         }
-        if "usual" in self.features and words["bearing"] == words["usual"]:
-            words["bearing"] = ""
-        return {feature: words[feature] for feature in FEATURES if feature in self.features}
+        words: dict[str, str] = {feature: to_words[feature]() for feature in FEATURES if feature in self.features}
+        for word, said_by in (("bearing", "usual"), ("ahead", "holiday")):  # nothing is said twice
+            if word in words and words[word] == words.get(said_by):
+                words[word] = ""
+        return words
 
     def _nowhere(self) -> Whereabouts:
         return Whereabouts(usual=not USUAL.isdisjoint(self.features))
@@ -125,7 +157,7 @@ def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
         previous: Of the moment written on the line before; None for the first line, which is written in full.
     """
     new = said(words, previous)
-    day = " ".join(new.pop(f) for f in ("weekday", "part_of_day") if f in new)
+    day = " ".join(new.pop(f) for f in ("weekday", "weekend", "part_of_day", "hour") if f in new)
     return ", ".join(filter(None, [day, *new.values()]))
 
 

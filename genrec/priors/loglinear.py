@@ -26,6 +26,7 @@ from genrec.errors import ConfigError
 from genrec.events import Context
 from genrec.priors.base import Prior, State, instant, known_rows
 from genrec.sources.times import is_zone
+from genrec.sources.zones import clocks
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -61,12 +62,11 @@ class Events:
         columns = [(np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32), np.empty(0, np.int64))]
         for batch in events:
             row = known_rows(catalog, batch)
-            clocks = batch["time_zone"] if "time_zone" in batch.schema.names else pa.nulls(len(batch), pa.string())
             found = (
                 _numbers(batch["user_id"], users),
                 batch["at"].cast(pa.timestamp("us")).to_numpy(),
                 row,
-                _numbers(clocks, zones),
+                _numbers(clocks(batch), zones),
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
         user, at, row, zone = (np.concatenate(some) for some in zip(*columns, strict=True))

@@ -165,6 +165,31 @@ def test_without_a_clock_of_their_own_it_is_the_workspaces(store: Store, catalog
     assert "Asia/Tokyo, the workspace's clock" in answer.notes[0]
 
 
+def test_where_a_position_is_given_its_clock_counts(by_prior: Recommender) -> None:
+    answer = by_prior.recommend("ann", at="2025-06-16T15:00", position=(48.85, 2.35))
+    assert answer.at == LATER
+    assert answer.context.time_zone == "Europe/Paris"
+    assert answer.notes == ("2025-06-16T15:00 names no time zone: read in Europe/Paris, the clock of the position.",)
+    assert by_prior.recommend("ann", at=LATER, position=(0.0, 0.0)).context.time_zone == "America/New_York"
+
+
+@pytest.mark.parametrize(
+    ("at", "happened", "utc"),
+    [
+        ("2025-11-02T01:30", "came twice", "2025-11-02T05:30"),  # the first of the two
+        ("2025-03-09T02:30", "was skipped", "2025-03-09T07:30"),
+        ("2025-03-09T03:30", None, "2025-03-09T07:30"),
+    ],
+)
+def test_a_time_that_the_clock_showed_twice_or_never_is_said(
+    by_prior: Recommender, at: str, happened: str | None, utc: str
+) -> None:
+    answer = by_prior.recommend("ann", at=at)
+    assert answer.at.astimezone(UTC) == datetime.fromisoformat(utc).replace(tzinfo=UTC)
+    assert answer.at.replace(tzinfo=None) == answer.at.astimezone(UTC).astimezone(answer.at.tzinfo).replace(tzinfo=None)
+    assert [happened in note for note in answer.notes if "clocks changed" in note] == ([True] if happened else [])
+
+
 def test_a_time_with_zone_is_shown_on_the_persons_clock(by_prior: Recommender) -> None:
     answer = by_prior.recommend("ann", at="2025-06-16T13:00Z")
     assert answer.at.isoformat() == "2025-06-16T09:00:00-04:00"

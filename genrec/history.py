@@ -85,7 +85,5 @@ def _moment(events: list[Event]) -> Moment:
     unique = {event.item_id for event in events}
     context = events[0].context
     if not (context.time_zone and is_zone(context.time_zone)):
-        zone = zone_at(context.latitude, context.longitude)
-        if zone != context.time_zone:
-            context = replace(context, time_zone=zone)
+        context = replace(context, time_zone=zone_at(context.latitude, context.longitude))
     return Moment(at=events[0].at, context=context, item_ids=tuple(sorted(unique, key=order)))

@@ -347,10 +347,8 @@ class Recommender:
         zone = there or own_zone or self.words.time_zone
         at, named_zone = instant(query.at, clock(zone))
         if not named_zone:
-            whose = f"the clock of {query.user_id}" if own_zone else "the workspace's clock"
-            if there:
-                whose = "the clock of the position"
-            notes.append(f"{query.at} names no time zone: read in {zone}, {whose}.")
+            whose = "the position" if there else query.user_id if own_zone else "the workspace"
+            notes.append(f"{query.at} names no time zone: read in {zone}, the clock of {whose}.")
             if happened := _shifted(at):
                 notes.append(f"{query.at} {happened} in {zone} when the clocks changed: write it with its offset.")
                 at = at.astimezone(UTC).astimezone(at.tzinfo)  # what the clock showed then

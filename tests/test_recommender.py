@@ -162,7 +162,7 @@ def test_without_a_clock_of_their_own_it_is_the_workspaces(store: Store, catalog
     recommender = Recommender(store=store, catalog=catalog, prior=prior, words=Words(time_zone="Asia/Tokyo"))
     answer = recommender.recommend("bob", at=datetime(2025, 6, 16, 9))
     assert answer.at.isoformat() == "2025-06-16T09:00:00+09:00"
-    assert "Asia/Tokyo, the workspace's clock" in answer.notes[0]
+    assert "Asia/Tokyo, the clock of the workspace" in answer.notes[0]
 
 
 def test_where_a_position_is_given_its_clock_counts(by_prior: Recommender) -> None:
@@ -227,7 +227,7 @@ def test_unknown_time_zones_keep_nobody_from_an_answer(engine: TransformersEngin
         assert len(eve.items) == len(bob.items) == 5
         assert eve.at.isoformat() == "2025-06-16T09:00:00+09:00"
         assert "'Mars/Olympus', the time zone of eve, is not known" in eve.notes[0]
-        assert "Asia/Tokyo, the workspace's clock" in eve.notes[1]
+        assert "Asia/Tokyo, the clock of the workspace" in eve.notes[1]
         [prompt] = recommender.prompts([Query(user_id="eve", at=LATER)])
         assert prompt.lines[0] == "Monday night, summer | Tea;"  # nine in the morning in New York
 

@@ -22,8 +22,8 @@ from genrec.catalog import Catalog
 from genrec.cli._common import Advance, json_option, plain, print_json, progress, workspace_option
 from genrec.engines.base import Engine
 from genrec.errors import ConfigError, DataError
-from genrec.evaluation import claims
 from genrec.evaluation.audit import Finding, audit, percent, sentences
+from genrec.evaluation.claims import contradicted
 from genrec.evaluation.log import Log
 from genrec.evaluation.positions import Positions, Tally
 from genrec.evaluation.positions import sentences as of_positions
@@ -157,8 +157,15 @@ def describe(
         listed = zip(batch["user_id"].to_pylist(), batch["time_zone"].to_pylist(), strict=True)
         zones.update((user_id, zone) for user_id, zone in listed if zone)
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("action", "place", "device", "time_zone")}
-    tally, said = Tally(), claims.Tally()
-    log = Log.read(_tallied(said.watch(tally.watch(events)), counts), catalog, zones=zones, time_zone=time_zone)
+    tally, n_contradicted = Tally(), 0
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        nonlocal n_contradicted
+        for batch in _tallied(tally.watch(events), counts):
+            n_contradicted += contradicted(batch, zones, time_zone)
+            yield batch
+
+    log = Log.read(watched(), catalog, zones=zones, time_zone=time_zone)
     user, item, at = log.user, log.item, log.at_us
     n_users, n_items = len(log.users), log.n_items
     per_user = np.bincount(user) if len(log) else user
@@ -191,7 +198,7 @@ def describe(
         n_unknown_items=len(log.item_ids) - n_items,
         n_unknown_item_events=int((~known).sum()),
         positions=tally.count(log, zones),
-        n_contradicted=said.count(log.wall_us),
+        n_contradicted=n_contradicted,
         audit=audit(held_out, held_out.cases(N_CASES), catalog),
     )
     return replace(description, findings=tuple(_findings(description)))

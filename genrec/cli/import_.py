@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
-from genrec.evaluation import claims
+from genrec.evaluation.claims import contradicted
 from genrec.evaluation.positions import odd
 from genrec.events import SCHEMAS, Kind
 from genrec.plugins import installed
@@ -74,7 +74,6 @@ class _Seen:
     n_contradicted: int = 0
     """Events whose further context names a weekday or a part of day that their instant contradicts."""
     n_in_the_future: int = 0
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def watch(self, kind: Kind, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -86,8 +85,8 @@ class _Seen:
                     n_nowhere, n_turned_round = odd(batch)
                     self.n_nowhere += n_nowhere
                     self.n_turned_round += n_turned_round
-                    self.n_contradicted += claims.odd(batch)
-                    self.n_in_the_future += pc.sum(pc.greater(batch["at"], pa.scalar(self.now))).as_py() or 0
+                    self.n_contradicted += contradicted(batch)
+                    self.n_in_the_future += pc.sum(pc.greater(batch["at"], datetime.now(UTC))).as_py() or 0
             elif kind == "items":
                 self.listed_ids.update(batch["item_id"].to_pylist())
             yield batch

@@ -12,21 +12,9 @@ from datetime import datetime
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
+from genrec.context import time
 from genrec.context.device import device, extra
 from genrec.context.place import distance, place
-from genrec.context.time import (
-    ahead,
-    daylight,
-    goes_on,
-    holiday,
-    hour,
-    part_of_day,
-    season,
-    session,
-    since,
-    weekday,
-    weekend,
-)
 from genrec.context.usual import Whereabouts
 from genrec.errors import DataError
 from genrec.history import Moment
@@ -84,7 +72,7 @@ class Words:
         """
         been, before, nth = self._nowhere(), None, 0
         for moment in moments:
-            nth = nth + 1 if before and goes_on(moment.at, before.at) else 1
+            nth = 1 + nth * time.goes_on(moment.at, before.at if before else None)
             yield self.of(moment, before, been, nth)
             been.add(moment.context, self.local(moment), (category(item) or "" for item in moment.item_ids))
             before = moment
@@ -98,7 +86,7 @@ class Words:
             moment: What is to be described.
             before: The moment before, to count from; None where there was none.
             been: Where the person has been, up to `before`; that alone when omitted.
-            nth: The how manieth of its visit the moment is; counted from `before` alone when omitted.
+            nth: Which moment of its visit it is, from 1; counted from `before` alone when omitted.
 
         Raises:
             DataError: If the time zone is unknown.
@@ -107,22 +95,23 @@ class Words:
             been = self._nowhere()
             if before is not None:
                 been.add(before.context, self.local(before))
+        before_at = before.at if before else None
         if nth is None:
-            nth = 1 + (before is not None and goes_on(moment.at, before.at))
+            nth = 1 + time.goes_on(moment.at, before_at)
         context, at = moment.context, self.local(moment)
         here = been.find(context, at)
         latitude = context.latitude if context.longitude is None else here.position[0] if here.position else None
         to_words: Mapping[Feature, Callable[[], str]] = {
-            "weekday": lambda: weekday(at),
-            "weekend": lambda: weekend(at, self.country),
-            "part_of_day": lambda: part_of_day(at),
-            "hour": lambda: hour(at),
-            "daylight": lambda: daylight(at, here.position),
-            "season": lambda: season(at, latitude, self.country),
-            "holiday": lambda: holiday(at, self.country),
-            "ahead": lambda: ahead(at, self.country),
-            "since": lambda: since(at, before.at if before else None),
-            "session": lambda: session(nth),
+            "weekday": lambda: time.weekday(at),
+            "weekend": lambda: time.weekend(at, self.country),
+            "part_of_day": lambda: time.part_of_day(at),
+            "hour": lambda: time.hour(at),
+            "daylight": lambda: time.daylight(at, here.position),
+            "season": lambda: time.season(at, latitude, self.country),
+            "holiday": lambda: time.holiday(at, self.country),
+            "ahead": lambda: time.ahead(at, self.country),
+            "since": lambda: time.since(at, before_at),
+            "session": lambda: time.session(nth),
             "place": lambda: place(context),
             "kind": lambda: been.kind(here),
             "usual": lambda: been.usual_place(here),

@@ -1,13 +1,9 @@
-"""When something happened, in words: weekday, part of day, daylight, season, holidays, time since the moment before.
-
-Says, too, which words of others about it can be true.
-"""
+"""When something happened, in words, from weekday to time since the moment before; and what others say of it."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Any
 
 from genrec.text import clean
 
@@ -23,8 +19,7 @@ AHEAD_DAYS = 14
 SESSION = timedelta(minutes=30)
 """What comes so soon after the moment before, or sooner, goes on with its visit."""
 SUNRISE, DUSK = -0.833, -6.0
-"""Degrees of the middle of the sun above the horizon when its upper edge is seen to rise and set, and when the civil
-twilight ends."""
+"""Height of the sun when it is seen to rise and set, and when civil twilight begins and ends, in degrees."""
 _NUMBERS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
 _ORDINALS = "second third fourth fifth sixth seventh eighth ninth tenth".split()
 _HOUR_S = 3600
@@ -37,14 +32,13 @@ def weekday(at: datetime) -> str:
 
 def weekend(at: datetime, country: str) -> str:
     """``weekend`` or ``weekday``; Saturday and Sunday are the weekend where a country has no other."""
-    days = _calendar(country, at.year).weekend if country else (5, 6)
-    return "weekend" if at.weekday() in days else "weekday"
+    return "weekend" if at.weekday() in (_weekend(country) if country else (5, 6)) else "weekday"
 
 
 def hour(at: datetime) -> str:
     """``seven pm`` from 19:00 on, on the clock of `at`.
 
-    It takes two tokens, as ``around seven``, which leaves open which half of the day; ``7 pm`` takes three or four.
+    SmolLM2 writes it as two tokens, like ``around seven``, which could be either half of the day; ``7 pm`` is three.
     """
     return f"{('twelve', 'one', *_NUMBERS)[at.hour % 12]} {'am' if at.hour < 12 else 'pm'}"
 
@@ -58,10 +52,7 @@ def daylight(at: datetime, where: tuple[float, float] | None) -> str:
     """``before sunrise``, ``at dawn``, ``in daylight``, ``at dusk``, ``after sunset``; nothing where that is unknown.
 
     On days on which the sun stays up it is ``midnight sun``, on those on which it does not come up ``polar night``.
-
-    Args:
-        at: On the clock of the place.
-        where: Degrees north and degrees east.
+    `where` is degrees north and degrees east.
     """
     if where is None:
         return ""
@@ -70,9 +61,8 @@ def daylight(at: datetime, where: tuple[float, float] | None) -> str:
 
     sun = Observer(*where)
     highest = noon(sun, at.date())
-    now, top, bottom = (
-        elevation(sun, one, with_refraction=False) for one in (at, highest, highest + timedelta(hours=12))
-    )
+    times = at, highest, highest + timedelta(hours=12)
+    now, top, bottom = (elevation(sun, one, with_refraction=False) for one in times)
     if bottom > SUNRISE:
         return "midnight sun"
     if top < SUNRISE:
@@ -108,12 +98,7 @@ def holiday(at: datetime, country: str) -> str:
 
 
 def ahead(at: datetime, country: str) -> str:
-    """``five days before Christmas Day``: the next public holiday within `AHEAD_DAYS`, or nothing.
-
-    Args:
-        at: On the clock of the place.
-        country: Two letters; empty for no holidays.
-    """
+    """``five days before Christmas Day``: the next public holiday within `AHEAD_DAYS`, or nothing; as for `holiday`."""
     for n in range(1, AHEAD_DAYS + 1) if country else ():
         day = at.date() + timedelta(days=n)
         if name := _holidays(country, day.year).get(day):
@@ -121,16 +106,14 @@ def ahead(at: datetime, country: str) -> str:
     return ""
 
 
-def goes_on(at: datetime, before: datetime) -> bool:
+def goes_on(at: datetime, before: datetime | None) -> bool:
     """Whether what happens goes on with the visit of the moment before."""
-    return at.timestamp() - before.timestamp() <= SESSION.total_seconds()
+    return before is not None and at.timestamp() - before.timestamp() <= SESSION.total_seconds()
 
 
 def session(nth: int) -> str:
     """``new visit`` for the first moment of a visit, ``third of this visit`` for its third."""
-    if nth == 1:
-        return "new visit"
-    return f"{_ORDINALS[nth - 2]} of this visit" if nth <= 10 else "late in this visit"
+    return "new visit" if nth == 1 else f"{_ORDINALS[nth - 2]} of this visit" if nth <= 10 else "late in this visit"
 
 
 def hour_of_week(at: datetime) -> int:
@@ -142,10 +125,8 @@ def hour_of_week(at: datetime) -> int:
 def claim(name: str, value: str) -> frozenset[int] | None:
     """The hours of the week at which further context such as ``weekday Fri`` or ``time_of_day evening`` can be true.
 
-    People draw the lines between parts of the day differently, so two hours before and after are let pass.
-
-    Returns:
-        None for what names no weekday and no part of day in English.
+    People draw the lines between parts of the day differently, so two hours before and after are let pass. None for
+    what names no weekday and no part of day in English.
     """
     name, value = "".join(filter(str.isalpha, name.casefold())), value.strip().casefold()
     found: list[int] = []
@@ -192,16 +173,18 @@ def _later(n: int, unit: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _calendar(country: str, year: int) -> Any:
+def _weekend(country: str) -> frozenset[int]:
     import holidays
 
-    try:
-        return holidays.country_holidays(country, years=year, language="en_US")
-    except (NotImplementedError, ValueError):
-        return holidays.country_holidays(country, years=year)
+    return frozenset(holidays.country_holidays(country).weekend)
 
 
 @lru_cache(maxsize=64)
 def _holidays(country: str, year: int) -> dict[date, str]:
-    found = _calendar(country, year)
+    import holidays
+
+    try:
+        found = holidays.country_holidays(country, years=year, language="en_US")
+    except (NotImplementedError, ValueError):
+        found = holidays.country_holidays(country, years=year)
     return {day: clean(name.split(";")[0].removesuffix("(observed)"), max_chars=40) for day, name in found.items()}

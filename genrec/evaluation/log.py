@@ -74,8 +74,8 @@ class Log:
         columns: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         for batch in events:
             at_us = batch["at"].cast(pa.int64()).to_numpy()
-            clock = numbers(clocks_of(batch), clocks)
-            columns.append((numbers(batch["user_id"], users), numbers(batch["item_id"], items), at_us, clock))
+            clock = _numbers(clocks_of(batch), clocks)
+            columns.append((_numbers(batch["user_id"], users), _numbers(batch["item_id"], items), at_us, clock))
         user, item, at_us, clock = (
             np.concatenate([np.empty(0, np.int64), *(column[i] for column in columns)]) for i in range(4)
         )
@@ -88,7 +88,7 @@ class Log:
             user=user,
             item=item,
             at_us=at_us,
-            wall_us=wall(at_us, clock, list(clocks)),
+            wall_us=_wall(at_us, clock, list(clocks)),
             held_out=np.zeros(len(user), bool),
         )
 
@@ -123,7 +123,7 @@ class Log:
             user=columns[0],
             item=columns[1],
             at_us=columns[2],
-            wall_us=wall(columns[2], columns[3], list(clocks)),
+            wall_us=_wall(columns[2], columns[3], list(clocks)),
             held_out=columns[4].astype(bool),
         )
 
@@ -196,15 +196,15 @@ def _instant(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=int(us))
 
 
-def numbers(values: pa.Array, known: dict[str, int]) -> np.ndarray:
+def _numbers(values: pa.Array, known: dict[str, int]) -> np.ndarray:
     """Numbers of strings, new ones numbered as they come; -1 for null. Shape ``(n,)``, int64."""
     encoded = values.dictionary_encode()
-    coded = np.array([known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()] + [-1], np.int64)
-    found: np.ndarray = coded[encoded.indices.fill_null(len(coded) - 1).to_numpy()]
+    numbers = np.array([known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()] + [-1], np.int64)
+    found: np.ndarray = numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy()]
     return found
 
 
-def wall(at_us: np.ndarray, clock: np.ndarray, zones: Sequence[str]) -> np.ndarray:
+def _wall(at_us: np.ndarray, clock: np.ndarray, zones: Sequence[str]) -> np.ndarray:
     """What clocks on walls showed; no clock changes within an hour UTC. A zone that nobody knows is taken for UTC."""
     wall_us = at_us.copy()
     for number, name in enumerate(zones):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genrec.context import OPTIONAL, Words, line
 from genrec.context.device import extra
 from genrec.context.time import ahead, claim, daylight, holiday, hour, hour_of_week, since, weekend
-from genrec.evaluation import claims
+from genrec.evaluation.claims import contradicted
 from genrec.events import Context, Event, batch
 from genrec.history import Moment, moments
 from genrec.recommender import instant
@@ -284,4 +284,4 @@ def test_columns_and_words_agree_on_what_is_contradicted(said: dict[str, str]) -
         if moment.context.time_zone
     ]
     by_event = [any(left_out[i : i + len(said)]) for i in range(0, len(left_out), max(1, len(said)))]
-    assert claims.odd(batch("events", events)) == sum(by_event)
+    assert contradicted(batch("events", events)) == sum(by_event)

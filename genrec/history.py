@@ -28,6 +28,10 @@ class Moment:
     """Each item once. They have no order of their own: a hash of person, instant and item orders them, so that no
     model learns the order in which a file happened to list them."""
 
+    def on_clock(self, time_zone: str) -> Moment:
+        """The same on that clock, if its own is unknown."""
+        return self if self.context.time_zone else replace(self, context=replace(self.context, time_zone=time_zone))
+
 
 @dataclass(frozen=True, kw_only=True)
 class History:

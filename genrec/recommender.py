@@ -344,7 +344,8 @@ class Recommender:
             )
             own_zone = None
         there = zone_at(*query.position) if query.position else None
-        zone = there or own_zone or self.words.time_zone
+        home = own_zone or self.words.time_zone
+        zone = there or home
         at, named_zone = instant(query.at, clock(zone))
         if not named_zone:
             whose = "the position" if there else query.user_id if own_zone else "the workspace"
@@ -353,6 +354,8 @@ class Recommender:
                 notes.append(f"{query.at} {happened} in {zone} when the clocks changed: write it with its offset.")
                 at = at.astimezone(UTC).astimezone(at.tzinfo)  # what the clock showed then
         history = read_history(self.store, query.user_id, at, max_events=self.max_events)
+        if zone != home:  # what names no clock happened by the one at home
+            history = replace(history, moments=tuple(moment.on_clock(home) for moment in history.moments))
         if not history.moments:
             based_on = "the profile and the context" if user else "the context"
             notes.append(

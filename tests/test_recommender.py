@@ -173,6 +173,20 @@ def test_where_a_position_is_given_its_clock_counts(by_prior: Recommender) -> No
     assert by_prior.recommend("ann", at=LATER, position=(0.0, 0.0)).context.time_zone == "America/New_York"
 
 
+def test_what_somebody_did_at_home_is_not_read_by_the_clock_of_where_they_are(by_prior: Recommender) -> None:
+    seen: dict[str, History] = {}
+
+    def trace(user_id: str, stage: str, value: History) -> None:
+        seen[stage] = value
+
+    def zones(position: tuple[float, float] | None) -> set[str | None]:
+        by_prior.recommend("ann", at=LATER, position=position, trace=trace)
+        return {moment.context.time_zone for moment in seen["history"].moments}
+
+    assert zones(None) == {None}, "the person's, which the line says of now"
+    assert zones((48.85, 2.35)) == {"America/New_York"}
+
+
 @pytest.mark.parametrize(
     ("at", "happened", "utc"),
     [

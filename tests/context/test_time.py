@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genrec.catalog import Catalog
 from genrec.context import OPTIONAL, Words, line
 from genrec.context.device import extra
 from genrec.context.time import ahead, claim, daylight, holiday, hour, hour_of_week, since, weekend
 from genrec.evaluation.claims import contradicted
-from genrec.events import Context, Event, batch
+from genrec.evaluation.log import Log
+from genrec.events import Context, Event, Item, batch
 from genrec.history import Moment, moments
+from genrec.priors.loglinear import Events
 from genrec.recommender import instant
 from genrec.sources.zones import clocks, zone_at
 
@@ -211,6 +214,11 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     ]
     assert clocks(batch("events", events)).to_pylist() == [one.context.time_zone for one in moments(events)]
     assert clocks(pa.record_batch({"user_id": ["ann"]})).to_pylist() == [None]
+    catalog = Catalog.of([Item(item_id="tea", title="Tea")])
+    walls = [Words().local(moment).replace(tzinfo=None) for moment in moments(events)]
+    assert Events.read(catalog, [batch("events", events)]).local.tolist() == walls, "what priors learn from"
+    log = Log.read([batch("events", events)], catalog)
+    assert log.wall_us.astype("datetime64[us]").tolist() == walls, "what an audit looks at"
 
 
 CHANGES = {  # the hour, UTC, at which clocks changed

@@ -80,8 +80,8 @@ class _Seen:
             if kind == "events":
                 self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
                 self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
-                # A batch that lacks a column is the store's to refuse, which says what is missing.
-                if set(SCHEMAS["events"].names) <= set(batch.schema.names):
+                # Anything else is the store's to refuse, which says what is missing.
+                if (batch.schema.names, batch.schema.types) == (SCHEMAS["events"].names, SCHEMAS["events"].types):
                     n_nowhere, n_turned_round = odd(batch)
                     self.n_nowhere += n_nowhere
                     self.n_turned_round += n_turned_round

@@ -6,6 +6,7 @@ Where the two differ the instant counts: words leave the other out, see `genrec.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -27,12 +28,13 @@ def contradicted(events: pa.RecordBatch, zones: Mapping[str, str] | None = None,
     """
     can_be = {text: _can_be(text) for text in pc.unique(events["extra"].drop_null()).to_pylist()}
     claiming = pa.array([text for text, hours in can_be.items() if hours != _ALWAYS], pa.string())
-    events = events.filter(pc.is_in(events["extra"], claiming))
-    columns = (clocks(events), events["user_id"], events["at"], events["extra"])
+    events = events.filter(pc.and_(pc.is_in(events["extra"], claiming), pc.is_valid(events["at"])))
+    seconds = pc.divide(events["at"].cast(pa.int64()), 1_000_000)  # much quicker than Arrow's datetimes
+    columns = (clocks(events), events["user_id"], seconds, events["extra"])
     n = 0
-    for zone, user_id, at, extra in zip(*(column.to_pylist() for column in columns), strict=True):
-        zone = zone or (zones or {}).get(user_id, time_zone)
-        n += bool(zone) and is_zone(zone) and hour_of_week(at.astimezone(ZoneInfo(zone))) not in can_be[extra]
+    for zone, user_id, at_s, extra in zip(*(column.to_pylist() for column in columns), strict=True):
+        if (zone := zone or (zones or {}).get(user_id, time_zone)) and is_zone(zone):
+            n += hour_of_week(datetime.fromtimestamp(at_s, ZoneInfo(zone))) not in can_be[extra]
     return n
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from zoneinfo import TZPATH
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genrec.sources.times import is_zone
 
@@ -26,10 +30,22 @@ def zone_at(latitude: float | None, longitude: float | None) -> str | None:
 
 
 def clocks(events: pa.RecordBatch) -> pa.Array:
-    """The clock on the wall of each event: the one it names, else its position's, else null. Shape ``(n,)``."""
+    """The clock on the wall of each event: the one it names, else its position's, else null. Shape ``(n,)``.
+
+    As for a moment, see `genrec.history.moments`, a name that this machine does not know is none.
+    """
     names, n = events.schema.names, len(events)
     zones = events["time_zone"] if "time_zone" in names else pa.nulls(n, pa.string())
+    known = pa.array([name for name in pc.unique(zones).to_pylist() if name and is_zone(name)], pa.string())
+    zones = pc.if_else(pc.is_in(zones, known), zones, None)
     if not {"latitude", "longitude"} <= set(names) or events["latitude"].null_count == n:
         return zones
     columns = (column.to_pylist() for column in (zones, events["latitude"], events["longitude"]))
     return pa.array([zone or zone_at(*where) for zone, *where in zip(*columns, strict=True)], pa.string())
+
+
+def version() -> list[str]:
+    """Changes with whatever decides by which clock an event went and what it showed: code, map, and rules of clocks."""
+    rules = [Path(folder, "tzdata.zi") for folder in TZPATH]  # the system's come before those of the package
+    system = [file.read_bytes().partition(b"\n")[0].decode(errors="replace") for file in rules if file.is_file()]
+    return [Path(__file__).read_text(encoding="utf-8"), metadata.version("tzfpy"), metadata.version("tzdata"), *system]

@@ -23,7 +23,6 @@ from genrec.recommender import instant
 from genrec.sources.zones import clocks, zone_at
 
 PARIS, NEW_YORK, TROMSO = (48.85, 2.35), (40.71, -74.0), (69.65, 18.96)
-PATIENT = settings(deadline=None)  # calendars and maps are read at the first question
 FRIDAY = datetime(2026, 5, 22, 19, 10, tzinfo=UTC)
 
 
@@ -62,7 +61,6 @@ def test_a_holiday_is_told_a_fortnight_ahead() -> None:
     assert ahead(datetime(2026, 12, 20), "") == ""
 
 
-@PATIENT
 @given(st.datetimes(datetime(2002, 1, 1), datetime(2030, 1, 1)), st.sampled_from(["DE", "US", "IN"]))
 def test_what_is_ahead_is_the_holiday_of_that_day(at: datetime, country: str) -> None:
     numbers = "two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
@@ -112,7 +110,7 @@ def test_there_are_days_without_sunrise_and_days_without_sunset() -> None:
 LIGHT = ("before sunrise", "at dawn", "in daylight", "at dusk", "after sunset")
 
 
-@settings(PATIENT, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.floats(-90, 90),
     st.floats(-180, 180),
@@ -158,7 +156,6 @@ steps = st.lists(
 )
 
 
-@PATIENT
 @given(steps, steps, st.datetimes(datetime(1990, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)))
 def test_no_word_knows_the_future(past: list, future: list, at: datetime) -> None:  # type: ignore[type-arg]
     visits = []
@@ -210,10 +207,15 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
                 time_zone=zone, latitude=place[0] if place else None, longitude=place[1] if place else None
             ),
         )
-        for n, (place, zone) in enumerate((place, zone) for place in places for zone in (None, "Asia/Tokyo"))
+        for n, (place, zone) in enumerate(
+            (place, zone) for place in places for zone in (None, "Asia/Tokyo", "Mars/Olympus")
+        )
     ]
     assert clocks(batch("events", events)).to_pylist() == [one.context.time_zone for one in moments(events)]
     assert clocks(pa.record_batch({"user_id": ["ann"]})).to_pylist() == [None]
+    zone_at.cache_clear()
+    clocks(batch("events", events * 20))
+    assert zone_at.cache_info().misses <= len(places), "each place is asked about once"
     catalog = Catalog.of([Item(item_id="tea", title="Tea")])
     walls = [Words().local(moment).replace(tzinfo=None) for moment in moments(events)]
     assert Events.read(catalog, [batch("events", events)]).local.tolist() == walls, "what priors learn from"
@@ -228,7 +230,6 @@ CHANGES = {  # the hour, UTC, at which clocks changed
 }
 
 
-@PATIENT
 @given(st.sampled_from(sorted(CHANGES)), st.sampled_from((0, 1)), st.integers(-180, 180), st.integers(1, 180))
 def test_instants_keep_their_order_where_the_clock_jumps(name: str, which: int, minutes: int, more: int) -> None:
     zone = ZoneInfo(name)
@@ -272,7 +273,6 @@ def test_what_can_be_said_of_friday_at_seven(name: str, value: str, can_be: bool
     assert "x y" in said
 
 
-@PATIENT
 @given(st.dictionaries(st.sampled_from(["weekday", "daypart", "mood"]), st.sampled_from(["Monday", "noon", "calm"])))
 def test_columns_and_words_agree_on_what_is_contradicted(said: dict[str, str]) -> None:
     places = (PARIS, NEW_YORK, None)

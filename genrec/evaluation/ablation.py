@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from genrec.catalog import Catalog
-from genrec.context import Feature, Words, clock
+from genrec.context import Words, clock
 from genrec.decoding.search import place_by_weight
 from genrec.evaluation.judge import WITHIN
 from genrec.evaluation.metrics import difference, figures, summary
@@ -34,9 +34,7 @@ Told = Literal["none", "request", "exact"]
 """What is known of when the choice is made: nothing, when it was asked for, or its very instant."""
 Kind = Literal["action", "source"]
 """What events can be told apart by."""
-CLOCK: tuple[Feature, ...] = (
-    *("weekday", "weekend", "part_of_day", "hour", "daylight", "season", "holiday", "ahead", "since", "session"),
-)
+CLOCK = tuple("weekday weekend part_of_day hour daylight season holiday ahead since session".split())
 """Features whose words tell the time."""
 REQUEST_H = 3
 """Hours of the clock that a request is told by: it comes when the last of them begins before the choice, or right after

@@ -97,11 +97,10 @@ class SavedPriors:
             about["edges"] = _hash(edges)
             prior.relate(edges)
         try:
-            described = _described(prior)
+            key = _digest([about, _described(prior), self._version, zones.version()])
         except (OSError, TypeError):  # without its source nobody can tell whether it is the same another time
             self._fit(prior, before)
             return prior
-        key = _digest([about, described, self._version, zones.version()])
         kept = self._place(key, self._store.mark(before=before))
         self._sweep(about["items"], kept)
         if self._restored(prior, kept):

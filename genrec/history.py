@@ -16,6 +16,7 @@ from itertools import groupby
 from genrec.actions import STRONG
 from genrec.events import Context, Event, User
 from genrec.sources.times import is_zone
+from genrec.sources.zones import zone_at
 from genrec.store import Store, Taken
 
 FRIENDS_DAYS = 90
@@ -33,6 +34,10 @@ class Moment:
     model learns the order in which a file happened to list them. Those in `weak` come last."""
     weak: frozenset[str] = frozenset()
     """Those of them that were chosen so weakly that they are no target: see `genrec.actions.STRONG`."""
+
+    def on_clock(self, time_zone: str) -> Moment:
+        """The same on that clock, if its own is unknown."""
+        return self if self.context.time_zone else replace(self, context=replace(self.context, time_zone=time_zone))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,10 @@ def read_history(store: Store, user_id: str, at: datetime, *, max_events: int) -
 
 
 def moments(events: Iterable[Event]) -> tuple[Moment, ...]:
-    """Group events of one person, oldest first, by their instant."""
+    """Group events of one person, oldest first, by their instant.
+
+    Where an event has a position and no time zone that this machine knows, the clock is the position's.
+    """
     return tuple(_moment(list(group)) for _, group in groupby(events, key=lambda event: event.at))
 
 
@@ -92,7 +100,7 @@ def _moment(events: list[Event]) -> Moment:
     unique = {event.item_id for event in events}
     weak = unique - {event.item_id for event in events if event.weight >= STRONG}
     context = events[0].context
-    if context.time_zone and not is_zone(context.time_zone):
-        context = replace(context, time_zone=None)
+    if not (context.time_zone and is_zone(context.time_zone)):
+        context = replace(context, time_zone=zone_at(context.latitude, context.longitude))
     item_ids = sorted(unique, key=lambda item_id: (item_id in weak, order(item_id)))
     return Moment(at=events[0].at, context=context, item_ids=tuple(item_ids), weak=frozenset(weak))

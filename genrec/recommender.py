@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -36,6 +36,7 @@ from genrec.prompt import ALIGN, Prompt, Template, render
 from genrec.recommendation import Query, RankedItem, Recommendation
 from genrec.rerank import Candidate, Reranker, n_candidates, rerank
 from genrec.sources.times import is_zone
+from genrec.sources.zones import zone_at
 from genrec.store import Store
 from genrec.tokenizer import ByteTokenizer, Tokenizer
 from genrec.trie import AnyTrie
@@ -344,12 +345,19 @@ class Recommender:
                 "the workspace's clock counts."
             )
             own_zone = None
-        zone = own_zone or self.words.time_zone
+        there = zone_at(*query.position) if query.position else None
+        home = own_zone or self.words.time_zone
+        zone = there or home
         at, named_zone = instant(query.at, clock(zone))
         if not named_zone:
-            whose = f"the clock of {query.user_id}" if own_zone else "the workspace's clock"
-            notes.append(f"{query.at} names no time zone: read in {zone}, {whose}.")
+            whose = "the position" if there else query.user_id if own_zone else "the workspace"
+            notes.append(f"{query.at} names no time zone: read in {zone}, the clock of {whose}.")
+            if happened := _shifted(at):
+                notes.append(f"{query.at} {happened} in {zone} when the clocks changed: write it with its offset.")
+                at = at.astimezone(UTC).astimezone(at.tzinfo)  # what the clock showed then
         history = read_history(self.store, query.user_id, at, max_events=self.max_events)
+        if zone != home:  # what names no clock happened by the one at home
+            history = replace(history, moments=tuple(moment.on_clock(home) for moment in history.moments))
         if not history.moments:
             based_on = "the profile and the context" if user else "the context"
             notes.append(
@@ -683,6 +691,12 @@ def instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:
     if not MINYEAR < at.year < MAXYEAR:  # so that it and the days beside it can be said on any clock
         raise ConfigError(f"the time {at.isoformat()} lies outside the years 2 to 9998")
     return (at.astimezone(zone), True) if at.tzinfo else (at.replace(tzinfo=zone), False)
+
+
+def _shifted(at: datetime) -> str:
+    """Whether the clock showed that time twice, or never; of two the first is meant."""
+    early, late = (at.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+    return "" if early == late else "came twice" if early > late else "was skipped"
 
 
 def _ids(draft: _Draft) -> Sequence[int]:

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from genrec.testing.tiny import make_tiny_model
 from genrec.tokenizer import HfTokenizer
 from tests.support.postgres import BINARIES, find_binaries, postgres_server
+
+settings.register_profile("genrec", deadline=None)  # how long an example takes says more about the machine
+settings.load_profile("genrec")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -162,7 +162,46 @@ def test_without_a_clock_of_their_own_it_is_the_workspaces(store: Store, catalog
     recommender = Recommender(store=store, catalog=catalog, prior=prior, words=Words(time_zone="Asia/Tokyo"))
     answer = recommender.recommend("bob", at=datetime(2025, 6, 16, 9))
     assert answer.at.isoformat() == "2025-06-16T09:00:00+09:00"
-    assert "Asia/Tokyo, the workspace's clock" in answer.notes[0]
+    assert "Asia/Tokyo, the clock of the workspace" in answer.notes[0]
+
+
+def test_where_a_position_is_given_its_clock_counts(by_prior: Recommender) -> None:
+    answer = by_prior.recommend("ann", at="2025-06-16T15:00", position=(48.85, 2.35))
+    assert answer.at == LATER
+    assert answer.context.time_zone == "Europe/Paris"
+    assert answer.notes == ("2025-06-16T15:00 names no time zone: read in Europe/Paris, the clock of the position.",)
+    assert by_prior.recommend("ann", at=LATER, position=(0.0, 0.0)).context.time_zone == "America/New_York"
+
+
+def test_what_somebody_did_at_home_is_not_read_by_the_clock_of_where_they_are(by_prior: Recommender) -> None:
+    seen: dict[str, History] = {}
+
+    def trace(user_id: str, stage: str, value: History) -> None:
+        seen[stage] = value
+
+    def zones(position: tuple[float, float] | None) -> set[str | None]:
+        by_prior.recommend("ann", at=LATER, position=position, trace=trace)
+        return {moment.context.time_zone for moment in seen["history"].moments}
+
+    assert zones(None) == {None}, "the person's, which the line says of now"
+    assert zones((48.85, 2.35)) == {"America/New_York"}
+
+
+@pytest.mark.parametrize(
+    ("at", "happened", "utc"),
+    [
+        ("2025-11-02T01:30", "came twice", "2025-11-02T05:30"),  # the first of the two
+        ("2025-03-09T02:30", "was skipped", "2025-03-09T07:30"),
+        ("2025-03-09T03:30", None, "2025-03-09T07:30"),
+    ],
+)
+def test_a_time_that_the_clock_showed_twice_or_never_is_said(
+    by_prior: Recommender, at: str, happened: str | None, utc: str
+) -> None:
+    answer = by_prior.recommend("ann", at=at)
+    assert answer.at.astimezone(UTC) == datetime.fromisoformat(utc).replace(tzinfo=UTC)
+    assert answer.at.replace(tzinfo=None) == answer.at.astimezone(UTC).astimezone(answer.at.tzinfo).replace(tzinfo=None)
+    assert [happened in note for note in answer.notes if "clocks changed" in note] == ([True] if happened else [])
 
 
 def test_a_time_with_zone_is_shown_on_the_persons_clock(by_prior: Recommender) -> None:
@@ -202,7 +241,7 @@ def test_unknown_time_zones_keep_nobody_from_an_answer(engine: TransformersEngin
         assert len(eve.items) == len(bob.items) == 5
         assert eve.at.isoformat() == "2025-06-16T09:00:00+09:00"
         assert "'Mars/Olympus', the time zone of eve, is not known" in eve.notes[0]
-        assert "Asia/Tokyo, the workspace's clock" in eve.notes[1]
+        assert "Asia/Tokyo, the clock of the workspace" in eve.notes[1]
         [prompt] = recommender.prompts([Query(user_id="eve", at=LATER)])
         assert prompt.lines[0] == "Monday night, summer | Tea;"  # nine in the morning in New York
 

@@ -24,6 +24,7 @@ from genrec.cli._common import Advance, json_option, plain, print_json, progress
 from genrec.engines.base import Engine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation.audit import Finding, audit, percent, sentences
+from genrec.evaluation.claims import contradicted
 from genrec.evaluation.log import Log
 from genrec.evaluation.positions import Positions, Tally
 from genrec.evaluation.positions import sentences as of_positions
@@ -83,6 +84,8 @@ class Description:
     n_unknown_item_events: int
     """Events that name them."""
     positions: Positions
+    n_contradicted: int
+    """Events whose further context names a weekday or a part of day that their instant contradicts."""
     findings: Sequence[str] = field(default=())
     """What a person should know about the data, in words."""
     audit: Sequence[Finding] = field(default=())
@@ -165,8 +168,15 @@ def describe(
         listed = zip(batch["user_id"].to_pylist(), batch["time_zone"].to_pylist(), strict=True)
         zones.update((user_id, zone) for user_id, zone in listed if zone)
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("action", "place", "device", "time_zone")}
-    tally = Tally()
-    log = Log.read(_tallied(tally.watch(events), counts), catalog, zones=zones, time_zone=time_zone)
+    tally, n_contradicted = Tally(), 0
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        nonlocal n_contradicted
+        for batch in _tallied(tally.watch(events), counts):
+            n_contradicted += contradicted(batch, zones, time_zone)
+            yield batch
+
+    log = Log.read(watched(), catalog, zones=zones, time_zone=time_zone)
     user, item, at = log.user, log.item, log.at_us
     n_users, n_items = len(log.users), log.n_items
     per_user = np.bincount(user) if len(log) else user
@@ -203,6 +213,7 @@ def describe(
         n_unknown_items=len(log.item_ids) - n_items,
         n_unknown_item_events=int((~known).sum()),
         positions=tally.count(log, zones),
+        n_contradicted=n_contradicted,
         audit=audit(held_out, held_out.cases(N_CASES), catalog),
     )
     return replace(description, findings=tuple(_findings(description)))
@@ -255,11 +266,17 @@ def _findings(d: Description) -> Iterator[str]:
         more = " …" if len(d.unnamed_actions) > NAMED else ""
         yield f"Each counts 1, for want of an entry under [actions] in genrec.toml: {named}{more}."
     if not d.n_time_zones:
-        yield "No event says by which clock it happened: part of day and weekday go by the person's or the workspace's."
+        whose = "their positions', else the person's" if d.positions.n else "the person's"
+        yield f"No event says by which clock it happened: part of day and weekday go by {whose} or the workspace's."
     assert d.first_at is not None
     assert d.last_at is not None
     if d.last_at - d.first_at < timedelta(days=60):
         yield "The events span less than two months: nothing can be said about seasons."
+    if n := d.n_contradicted:
+        yield (
+            f"{n:,} of the events name a weekday or a part of day that their own time contradicts: the time counts, "
+            "and the other is not used. Look for a wrong time zone, and import them again."
+        )
     yield from of_positions(d.positions)
 
 

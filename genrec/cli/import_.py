@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from genrec.actions import Actions
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
 from genrec.config import FILE, load_settings
 from genrec.errors import ConfigError, DataError
+from genrec.evaluation.claims import contradicted
 from genrec.evaluation.positions import odd
-from genrec.events import Kind
+from genrec.events import SCHEMAS, Kind
 from genrec.plugins import installed
 from genrec.sources.base import Problem, Source
 from genrec.store import Appended, Store
@@ -72,6 +74,9 @@ class _Seen:
     """Events at latitude 0 and longitude 0."""
     n_turned_round: int = 0
     """Events far from their time zone that would lie in it with latitude and longitude swapped."""
+    n_contradicted: int = 0
+    """Events whose further context names a weekday or a part of day that their instant contradicts."""
+    n_in_the_future: int = 0
 
     def suspects(self, actions: Actions) -> list[str]:
         """What counts as a choice for want of an entry, and is called like a refusal."""
@@ -82,13 +87,14 @@ class _Seen:
             if kind == "events":
                 self.item_ids.update(pc.unique(batch["item_id"]).to_pylist())
                 self.user_ids.update(pc.unique(batch["user_id"]).to_pylist())
-                if "action" in batch.schema.names:
+                # Anything else is the store's to refuse, which says what is missing.
+                if (batch.schema.names, batch.schema.types) == (SCHEMAS["events"].names, SCHEMAS["events"].types):
                     self.actions.update(pc.unique(batch["action"]).to_pylist())
-                # A batch that lacks a column is the store's to refuse, which says what is missing.
-                if {"latitude", "longitude", "time_zone"} <= set(batch.schema.names):
                     n_nowhere, n_turned_round = odd(batch)
                     self.n_nowhere += n_nowhere
                     self.n_turned_round += n_turned_round
+                    self.n_contradicted += contradicted(batch)
+                    self.n_in_the_future += pc.sum(pc.greater(batch["at"], datetime.now(UTC))).as_py() or 0
             elif kind == "items":
                 self.listed_ids.update(batch["item_id"].to_pylist())
             yield batch
@@ -186,6 +192,8 @@ def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems, actions: A
         "suspect_actions": seen.suspects(actions),
         "n_nowhere": seen.n_nowhere,
         "n_turned_round": seen.n_turned_round,
+        "n_contradicted": seen.n_contradicted,
+        "n_in_the_future": seen.n_in_the_future,
     }
 
 
@@ -213,6 +221,8 @@ def _import(
         "n_unknown_users": len(seen.user_ids - _ids(store.users(), "user_id")) if seen.user_ids else 0,
         "n_nowhere": seen.n_nowhere,
         "n_turned_round": seen.n_turned_round,
+        "n_contradicted": seen.n_contradicted,
+        "n_in_the_future": seen.n_in_the_future,
         "wall_s": round(wall_s, 3),
         "rows_per_s": round(sum(seen.n_rows.values()) / max(wall_s, 1e-9)),
         "peak_memory_mib": peak_memory_mib(),
@@ -308,6 +318,13 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
             f"  {action!r} counts as a choice: if it is a refusal, say so under [actions] in {FILE}: "
             f"{json.dumps(action)} = -1"
         )
+    if n := result["n_contradicted"]:
+        click.echo(
+            f"  {n:,} of the events name a weekday or a part of day that their own time contradicts: "
+            "the time counts; check --time-zone"
+        )
+    if n := result["n_in_the_future"]:
+        click.echo(f"  {n:,} of the events lie in the future: check --time-zone and how days and months are written")
     if dry_run:
         if n := result["n_unlisted_items"]:
             named = ", ".join(repr(item_id) for item_id in result["unlisted_items"][:3])

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
+from genrec.context import time
 from genrec.context.device import device, extra
 from genrec.context.place import distance, place
-from genrec.context.time import holiday, part_of_day, season, since, weekday
 from genrec.context.usual import Whereabouts
 from genrec.errors import DataError
 from genrec.history import Moment
@@ -22,10 +22,15 @@ from genrec.sources.times import is_zone
 
 Feature = Literal[
     "weekday",
+    "weekend",
     "part_of_day",
+    "hour",
+    "daylight",
     "season",
     "holiday",
+    "ahead",
     "since",
+    "session",
     "place",
     "kind",
     "usual",
@@ -37,7 +42,9 @@ Feature = Literal[
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 """All features, in the order in which their words are written."""
 USUAL: frozenset[Feature] = frozenset({"kind", "usual", "bearing"})
-"""Those that are told from all moments before; a template writes them only if it names them."""
+"""Those that are told from all moments before."""
+OPTIONAL: frozenset[Feature] = USUAL | {"weekend", "hour", "daylight", "ahead", "session"}
+"""Those that a template writes only if it names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +70,23 @@ class Words:
         Raises:
             DataError: If the time zone is unknown.
         """
-        been, before = self._nowhere(), None
+        been, before, nth = self._nowhere(), None, 0
         for moment in moments:
-            yield self.of(moment, before, been)
+            nth = 1 + nth * time.goes_on(moment.at, before.at if before else None)
+            yield self.of(moment, before, been, nth)
             been.add(moment.context, self.local(moment), (category(item) or "" for item in moment.item_ids))
             before = moment
 
-    def of(self, moment: Moment, before: Moment | None, been: Whereabouts | None = None) -> dict[str, str]:
+    def of(
+        self, moment: Moment, before: Moment | None, been: Whereabouts | None = None, nth: int | None = None
+    ) -> dict[str, str]:
         """The word of each feature that is switched on, in the order of `FEATURES`; empty where nothing is to say.
 
         Args:
             moment: What is to be described.
             before: The moment before, to count from; None where there was none.
             been: Where the person has been, up to `before`; that alone when omitted.
+            nth: Which moment of its visit it is, from 1; counted from `before` alone when omitted.
 
         Raises:
             DataError: If the time zone is unknown.
@@ -84,26 +95,36 @@ class Words:
             been = self._nowhere()
             if before is not None:
                 been.add(before.context, self.local(before))
+        before_at = before.at if before else None
+        if nth is None:
+            nth = 1 + time.goes_on(moment.at, before_at)
         context, at = moment.context, self.local(moment)
         here = been.find(context, at)
         latitude = context.latitude if context.longitude is None else here.position[0] if here.position else None
-        words = {
-            "weekday": weekday(at),
-            "part_of_day": part_of_day(at),
-            "season": season(at, latitude, self.country),
-            "holiday": holiday(at, self.country),
-            "since": since(at, before.at if before else None),
-            "place": place(context),
-            "kind": been.kind(here),
-            "usual": been.usual_place(here),
-            "bearing": been.bearing(here),
-            "distance": distance(here.position, been.before),
-            "device": device(context),
-            "extra": extra(context),
+        to_words: Mapping[Feature, Callable[[], str]] = {
+            "weekday": lambda: time.weekday(at),
+            "weekend": lambda: time.weekend(at, self.country),
+            "part_of_day": lambda: time.part_of_day(at),
+            "hour": lambda: time.hour(at),
+            "daylight": lambda: time.daylight(at, here.position),
+            "season": lambda: time.season(at, latitude, self.country),
+            "holiday": lambda: time.holiday(at, self.country),
+            "ahead": lambda: time.ahead(at, self.country),
+            "since": lambda: time.since(at, before_at),
+            "session": lambda: time.session(nth),
+            "place": lambda: place(context),
+            "kind": lambda: been.kind(here),
+            "usual": lambda: been.usual_place(here),
+            "bearing": lambda: been.bearing(here),
+            "distance": lambda: distance(here.position, been.before),
+            "device": lambda: device(context),
+            "extra": lambda: extra(context, at),
         }
-        if "usual" in self.features and words["bearing"] == words["usual"]:
-            words["bearing"] = ""
-        return {feature: words[feature] for feature in FEATURES if feature in self.features}
+        words: dict[str, str] = {feature: to_words[feature]() for feature in FEATURES if feature in self.features}
+        for word, said_by in (("bearing", "usual"), ("ahead", "holiday")):  # nothing is said twice
+            if word in words and words[word] == words.get(said_by):
+                words[word] = ""
+        return words
 
     def _nowhere(self) -> Whereabouts:
         return Whereabouts(usual=not USUAL.isdisjoint(self.features))
@@ -125,7 +146,7 @@ def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
         previous: Of the moment written on the line before; None for the first line, which is written in full.
     """
     new = said(words, previous)
-    day = " ".join(new.pop(f) for f in ("weekday", "part_of_day") if f in new)
+    day = " ".join(new.pop(f) for f in ("weekday", "weekend", "part_of_day", "hour") if f in new)
     return ", ".join(filter(None, [day, *new.values()]))
 
 

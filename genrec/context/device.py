@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from genrec.context.time import claim, hour_of_week
 from genrec.events import Context
 from genrec.text import clean
 
@@ -11,7 +14,12 @@ def device(context: Context) -> str:
     return clean(context.device or "", max_chars=40)
 
 
-def extra(context: Context) -> str:
-    """Further context in the order of its names: ``mood calm, weather rain``."""
-    said = (clean(f"{key} {value}", max_chars=40) for key, value in sorted(context.extra.items()))
+def extra(context: Context, at: datetime) -> str:
+    """Further context in the order of its names: ``mood calm, weather rain``.
+
+    A weekday or a part of day that `at`, on the clock of the place, contradicts is left out.
+    """
+    now = hour_of_week(at)
+    true = (pair for pair in sorted(context.extra.items()) if now in (claim(*pair) or (now,)))
+    said = (clean(f"{key} {value}", max_chars=40) for key, value in true)
     return clean(", ".join(filter(None, said)), max_chars=120)

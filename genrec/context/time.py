@@ -1,4 +1,4 @@
-"""When something happened, in words: weekday, part of day, season, public holiday, time since the moment before."""
+"""When something happened, in words, from weekday to time since the moment before; and what others say of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ PARTS_OF_DAY = ((5, "night"), (11, "morning"), (14, "noon"), (18, "afternoon"), 
 SEASONS = ("winter", "spring", "summer", "autumn")
 SOUTHERN = frozenset("AO AR AU BO BR BW CL FJ LS MG MU MW MZ NA NC NZ PE PF PG PY SZ TZ UY VU ZA ZM ZW".split())
 """Countries whose summer is in January."""
-_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+AHEAD_DAYS = 14
+"""So long before a public holiday it is told that it comes."""
+SESSION = timedelta(minutes=30)
+"""What comes so soon after the moment before, or sooner, goes on with its visit."""
+SUNRISE, DUSK = -0.833, -6.0
+"""Height of the sun when it is seen to rise and set, and when civil twilight begins and ends, in degrees."""
+_NUMBERS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
+_ORDINALS = "second third fourth fifth sixth seventh eighth ninth tenth".split()
 _HOUR_S = 3600
 
 
@@ -23,9 +30,49 @@ def weekday(at: datetime) -> str:
     return WEEKDAYS[at.weekday()]
 
 
+def weekend(at: datetime, country: str) -> str:
+    """``weekend`` or ``weekday``; Saturday and Sunday are the weekend where a country has no other."""
+    return "weekend" if at.weekday() in (_weekend(country) if country else (5, 6)) else "weekday"
+
+
+def hour(at: datetime) -> str:
+    """``seven pm`` from 19:00 on, on the clock of `at`.
+
+    SmolLM2 writes it as two tokens, like ``around seven``, which could be either half of the day; ``7 pm`` is three.
+    """
+    return f"{('twelve', 'one', *_NUMBERS)[at.hour % 12]} {'am' if at.hour < 12 else 'pm'}"
+
+
 def part_of_day(at: datetime) -> str:
     """``morning``, ``noon``, ``afternoon``, ``evening`` or ``night``, on the clock of `at`."""
     return next(word for end, word in PARTS_OF_DAY if at.hour < end)
+
+
+def daylight(at: datetime, where: tuple[float, float] | None) -> str:
+    """``before sunrise``, ``at dawn``, ``in daylight``, ``at dusk``, ``after sunset``; nothing where that is unknown.
+
+    On days on which the sun stays up it is ``midnight sun``, on those on which it does not come up ``polar night``.
+    `where` is degrees north and degrees east.
+    """
+    if where is None:
+        return ""
+    from astral import Observer  # takes a moment: only where it is asked for
+    from astral.sun import elevation, noon
+
+    sun = Observer(*where)
+    highest = noon(sun, at.date())
+    times = at, highest, highest + timedelta(hours=12)
+    now, top, bottom = (elevation(sun, one, with_refraction=False) for one in times)
+    if bottom > SUNRISE:
+        return "midnight sun"
+    if top < SUNRISE:
+        return "polar night"
+    rises = (highest - at) % timedelta(days=1) < timedelta(hours=12)
+    if now > SUNRISE:
+        return "in daylight"
+    if now > DUSK:
+        return "at dawn" if rises else "at dusk"
+    return "before sunrise" if rises else "after sunset"
 
 
 def season(at: datetime, latitude: float | None, country: str) -> str:
@@ -48,6 +95,47 @@ def holiday(at: datetime, country: str) -> str:
     tomorrow = at.date() + timedelta(days=1)
     eve_of = _holidays(country, tomorrow.year).get(tomorrow)
     return f"day before {eve_of}" if eve_of else ""
+
+
+def ahead(at: datetime, country: str) -> str:
+    """``five days before Christmas Day``: the next public holiday within `AHEAD_DAYS`, or nothing; as for `holiday`."""
+    for n in range(1, AHEAD_DAYS + 1) if country else ():
+        day = at.date() + timedelta(days=n)
+        if name := _holidays(country, day.year).get(day):
+            return f"day before {name}" if n == 1 else f"{_NUMBERS[n - 2]} days before {name}"
+    return ""
+
+
+def goes_on(at: datetime, before: datetime | None) -> bool:
+    """Whether what happens goes on with the visit of the moment before."""
+    return before is not None and at.timestamp() - before.timestamp() <= SESSION.total_seconds()
+
+
+def session(nth: int) -> str:
+    """``new visit`` for the first moment of a visit, ``third of this visit`` for its third."""
+    return "new visit" if nth == 1 else f"{_ORDINALS[nth - 2]} of this visit" if nth <= 10 else "late in this visit"
+
+
+def hour_of_week(at: datetime) -> int:
+    """Hours since Monday began, on the clock of `at`: 0 to 167."""
+    return 24 * at.weekday() + at.hour
+
+
+@lru_cache(maxsize=4096)
+def claim(name: str, value: str) -> frozenset[int] | None:
+    """The hours of the week at which further context such as ``weekday Fri`` or ``time_of_day evening`` can be true.
+
+    People draw the lines between parts of the day differently, so two hours before and after are let pass. None for
+    what names no weekday and no part of day in English.
+    """
+    name, value = "".join(filter(str.isalpha, name.casefold())), value.strip().casefold()
+    found: list[int] = []
+    if name in ("weekday", "dayofweek", "day") and len(value) >= 3:
+        found = [h for h in range(168) if WEEKDAYS[h // 24].casefold().startswith(value)]
+    elif name in ("partofday", "timeofday", "daypart"):
+        parts = [next(word for end, word in PARTS_OF_DAY if h < end) for h in range(24)]
+        found = [h for h in range(168) if value in {parts[(h + late) % 24] for late in range(-2, 3)}]
+    return frozenset(found) or None
 
 
 def since(at: datetime, before: datetime | None) -> str:
@@ -82,6 +170,13 @@ def _later(n: int, unit: str) -> str:
     if n == 1:
         return f"{'an' if unit == 'hour' else 'a'} {unit} later"
     return f"{_NUMBERS[n - 2] if n < 12 else 'many'} {unit}s later"
+
+
+@lru_cache(maxsize=64)
+def _weekend(country: str) -> frozenset[int]:
+    import holidays
+
+    return frozenset(holidays.country_holidays(country).weekend)
 
 
 @lru_cache(maxsize=64)

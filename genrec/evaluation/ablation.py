@@ -34,7 +34,7 @@ Told = Literal["none", "request", "exact"]
 """What is known of when the choice is made: nothing, when it was asked for, or its very instant."""
 Kind = Literal["action", "source"]
 """What events can be told apart by."""
-CLOCK = ("weekday", "part_of_day", "season", "holiday", "since")
+CLOCK = tuple("weekday weekend part_of_day hour daylight season holiday ahead since session".split())
 """Features whose words tell the time."""
 REQUEST_H = 3
 """Hours of the clock that a request is told by: it comes when the last of them begins before the choice, or right after

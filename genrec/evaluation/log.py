@@ -21,6 +21,7 @@ from genrec.evaluation.split import hashed
 from genrec.events import Event, weights_of
 from genrec.history import History, moments
 from genrec.sources.times import is_zone
+from genrec.sources.zones import clocks as clocks_of
 
 DAY_US = 86_400_000_000
 """Microseconds of a day."""
@@ -77,7 +78,7 @@ class Log:
         weights = [np.empty(0)]
         for batch in events:
             at_us = batch["at"].cast(pa.int64()).to_numpy()
-            clock = _numbers(batch["time_zone"], clocks)
+            clock = _numbers(clocks_of(batch), clocks)
             columns.append((_numbers(batch["user_id"], users), _numbers(batch["item_id"], items), at_us, clock))
             weights.append(weights_of(batch))
         user, item, at_us, clock = (

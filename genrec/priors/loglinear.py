@@ -27,6 +27,7 @@ from genrec.errors import ConfigError
 from genrec.events import Context, weights_of
 from genrec.priors.base import Prior, State, instant, known_rows
 from genrec.sources.times import is_zone
+from genrec.sources.zones import clocks
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -65,12 +66,11 @@ class Events:
         columns = [(nobody, never, nothing, nobody, np.empty(0, np.float32))]
         for batch in events:
             row = known_rows(catalog, batch)
-            clocks = batch["time_zone"] if "time_zone" in batch.schema.names else pa.nulls(len(batch), pa.string())
             found = (
                 _numbers(batch["user_id"], users),
                 batch["at"].cast(pa.timestamp("us")).to_numpy(),
                 row,
-                _numbers(clocks, zones),
+                _numbers(clocks(batch), zones),
                 weights_of(batch).astype(np.float32),
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]

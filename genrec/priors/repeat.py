@@ -108,9 +108,9 @@ class Repeat(LogLinear):
             gaps, this = np.log1p(_hours(np.diff(when))), np.log1p(_hours(past.now - when[-1]))
             gap = np.concatenate([[0.0], np.exp(-2 * (gaps - this) ** 2)])
         alike = np.ones(len(when))  # as all moments are in what nothing is told of
-        if "part_of_day" in self.without:
+        if not {"part_of_day", "hour"}.isdisjoint(self.without):
             hour = narrow = from_hour = alike
-        if "weekday" in self.without:
+        if not {"weekday", "weekend"}.isdisjoint(self.without):
             weekend = alike
         if "since" in self.without:
             gap = alike

@@ -1,8 +1,9 @@
 """Priors that are fitted once: what they learned is kept in a folder and mapped from there at the next start.
 
 Whatever decides what a prior learns, decides whether what was kept is taken: its options and its code, the catalogue,
-who knows whom, and the events. Those that came since are taken in where the prior can do so exactly; in every other
-case it is fitted anew. Nothing stays of events that were deleted or corrected. Knows nothing of what priors learn.
+who knows whom, the events, and what tells by which clock they happened. Events that came since are taken in where the
+prior can do so exactly; in every other case it is fitted anew. Nothing stays of events that were deleted or corrected.
+Knows nothing of what priors learn.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pyarrow as pa
 from genrec.catalog import Catalog
 from genrec.priors.base import Prior, State, goes_with_fit
 from genrec.priors.blend import Blend
+from genrec.sources import zones
 from genrec.store import Mark, Store
 
 MOST = 8
@@ -95,11 +97,10 @@ class SavedPriors:
             about["edges"] = _hash(edges)
             prior.relate(edges)
         try:
-            described = _described(prior)
+            key = _digest([about, _described(prior), self._version, zones.version()])
         except (OSError, TypeError):  # without its source nobody can tell whether it is the same another time
             self._fit(prior, before)
             return prior
-        key = _digest([about, described, self._version])
         kept = self._place(key, self._store.mark(before=before))
         self._sweep(about["items"], kept)
         if self._restored(prior, kept):

@@ -22,7 +22,7 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrec.context import FEATURES, USUAL, Feature
+from genrec.context import FEATURES, OPTIONAL, Feature
 from genrec.errors import PromptError
 from genrec.prompt.rules import refusal
 from genrec.traits import TRAITS, Trait
@@ -44,7 +44,7 @@ _HINT = "A template may print, test and loop over `profile`; see docs/prompts.md
 class _FrontMatter(BaseModel):
     model_config = ConfigDict(extra="forbid")
     description: str = ""
-    context: list[Feature] = [f for f in FEATURES if f not in USUAL]
+    context: list[Feature] = [f for f in FEATURES if f not in OPTIONAL]
     traits: list[Trait] = []
     caution: str = Field(default="", max_length=300)
     review: bool = False

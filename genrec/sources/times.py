@@ -38,14 +38,17 @@ class Instants:
     """Position of the first time that has no zone and was given no clock."""
 
 
-@lru_cache(maxsize=1024)
 def is_zone(name: str) -> bool:
     """Whether a name is an IANA time zone that this machine knows."""
+    return _zone(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo | None:
     try:
-        ZoneInfo(name)
+        return ZoneInfo(name)  # kept here: Python itself keeps eight, and reads all others again each time
     except (KeyError, ValueError, OSError):
-        return False
-    return True
+        return None
 
 
 def spelling(value: object, time_format: str | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from genrec.cli import ablate as ablate_module
 from genrec.cli import main
 from genrec.cli.ablate import Trial
 from genrec.config import create_workspace
+from genrec.context import FEATURES
 from genrec.events import Context, Event, Item, User, batch
 from genrec.finetune import train as train_module
 from genrec.store import Store
@@ -94,6 +96,13 @@ def test_a_prior_misses_the_hour_and_no_device(habits: Path, tmp_path: Path) -> 
     refused = CliRunner().invoke(main, ["ablate", "--without", "devise", "-w", str(habits)])
     assert refused.exit_code == 3
     assert "there is no 'devise' to do without. Did you mean 'device'?" in refused.output
+
+
+def test_without_the_hour_a_prior_misses_it_where_a_template_names_it(tmp_path: Path) -> None:
+    workspace = household(tmp_path / "home", "part_of_day", engine="none", prior="repeat", prompt="news")
+    found = ablate(workspace)
+    assert list(found["without"]) == ["weekday", "part_of_day", "hour", "since", "device", "all", "profile"]
+    assert set(lost(found)) == {"part_of_day", "hour", "all"}
 
 
 def test_the_less_is_known_of_the_moment_the_less_the_hour_tells(habits: Path) -> None:
@@ -210,7 +219,13 @@ def test_the_model_in_use_is_asked_without_training(tmp_path: Path, tiny_model: 
 
 
 def test_a_line_of_which_the_time_is_unknown_has_no_clock_words(tmp_path: Path, tiny_model: Path) -> None:
-    workspace = household(tmp_path / "home", "device", model=str(tiny_model), engine="transformers", dtype="float32")
+    telling = {"prompt": "all", "country": "DE"}
+    workspace = household(
+        tmp_path / "home", "device", model=str(tiny_model), engine="transformers", dtype="float32", **telling
+    )
+    (workspace / "prompts").mkdir(exist_ok=True)
+    everything = f"---\ncontext: [{', '.join(FEATURES)}]\n---\n{{% extends 'next-item.md.j2' %}}\n"
+    (workspace / "prompts" / "all.md.j2").write_text(everything)
     with open_workspace(workspace) as opened:
         lines: dict[str, list[str]] = {}
         for now in ("exact", "none"):
@@ -218,5 +233,5 @@ def test_a_line_of_which_the_time_is_unknown_has_no_clock_words(tmp_path: Path, 
             tokenizer = trial.whole.writing.tokenizer
             texts = [tokenizer.decode(row.token_ids[: row.position[0] + 1]) for _, row in trial.whole.judged]
             lines[now] = [text.splitlines()[-1] for text in texts]
-    assert all("day" in line for line in lines["exact"])
+    assert all(re.search(r"day\b.* [ap]m", line) for line in lines["exact"])
     assert {line.removesuffix("|").strip() for line in lines["none"]} <= {"", *DEVICES}

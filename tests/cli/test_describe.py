@@ -99,6 +99,19 @@ def test_clean_data_has_nothing_to_find() -> None:
     assert [line for line in found.findings if "repeat an item" not in line] == []
 
 
+def test_what_events_say_of_their_time_wrongly_is_counted_by_whoevers_clock() -> None:
+    def at(hours: float, said: str, zone: str | None = None, user_id: str = "ann") -> Event:
+        context = Context(time_zone=zone, extra={"part_of_day": said, "mood": "calm"})
+        return Event(user_id=user_id, item_id="tea", at=START + timedelta(hours=hours), context=context)
+
+    hours = START.hour
+    events = [at(12 - hours, "noon"), at(12 - hours, "noon", "Asia/Tokyo"), at(36 - hours, "noon", user_id="bob")]
+    found = described(events)
+    assert found.n_contradicted == 1, "it is evening in Tokyo"
+    assert "1 of the events name a weekday or a part of day" in "\n".join(found.findings)
+    assert described(EVENTS).n_contradicted == 0
+
+
 def test_positions_that_cannot_be_are_counted_and_said() -> None:
     berlin, paris, tokyo = (52.52, 13.405), (48.857, 2.352), (35.68, 139.69)
 

@@ -65,6 +65,26 @@ def test_events_and_items_arrive(workspace: Path) -> None:
     assert event_of(first).at == datetime(2024, 1, 1, 10, tzinfo=UTC)
 
 
+def test_what_a_row_says_of_its_time_wrongly_is_said(workspace: Path) -> None:
+    (workspace / "said.csv").write_text(
+        "user_id,item_id,at,weekday,time_of_day,lat,lon\n"
+        "ann,1,2024-01-01T10:00Z,Monday,morning,,\n"  # nobody knows by which clock
+        "ann,1,2024-01-01T10:00Z,Monday,night,48.86,2.35\n"  # eleven in Paris
+        "ann,1,2024-01-01T04:00Z,Sun,evening,40.71,-74\n"  # eleven on Sunday evening in New York
+        "ann,1,2024-01-01T04:00Z,Sun,morning,40.71,-74\n"
+        "ann,1,2199-01-01T04:00Z,,,,\n"
+    )
+    columns = ["--column", "extra.weekday=weekday", "--column", "extra.time_of_day=time_of_day"]
+    for more in (["--dry-run"], []):
+        result = run(workspace, "file", "said.csv", *columns, *more)
+        assert result.exit_code == 0, result.stderr
+        assert "2 of the events name a weekday or a part of day that their own time contradicts" in result.stdout
+        assert "1 of the events lie in the future" in result.stdout
+    result = run(workspace, "file", "events.csv", "--time-zone", "UTC")
+    assert "contradicts" not in result.stdout
+    assert "in the future" not in result.stdout
+
+
 def test_positions_that_a_row_shows_to_be_wrong_are_said_and_kept_as_they_came(workspace: Path) -> None:
     (workspace / "places.csv").write_text(
         "user_id,item_id,at,lat,lon\n"

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from genrec.context import FEATURES, USUAL, Words, line
+from genrec.context import FEATURES, OPTIONAL, Words, line
 from genrec.context.device import device, extra
 from genrec.context.place import distance, point
 from genrec.context.time import WEEKDAYS, holiday, season, since
@@ -18,6 +18,7 @@ from genrec.history import Moment, moments
 from genrec.models import model_folder
 from genrec.tokenizer import HfTokenizer
 
+PLAIN = tuple(f for f in FEATURES if f not in OPTIONAL)
 NEW_YORK = Context(time_zone="America/New_York")
 
 
@@ -105,7 +106,7 @@ def test_a_word_is_written_only_where_it_changes() -> None:
         moment(datetime(2026, 6, day, hour, tzinfo=UTC), context)
         for day, hour, context in [(1, 8, there), (1, 9, there), (9, 9, elsewhere), (16, 9, elsewhere)]
     ]
-    words = [Words().of(one, before) for before, one in pairwise([None, *visits]) if one]
+    words = [Words(features=PLAIN).of(one, before) for before, one in pairwise([None, *visits]) if one]
     assert line(words[0], None) == "Monday morning, summer, store 3, phone"
     assert line(words[1], words[0]) == "an hour later"
     assert line(words[2], words[1]) == "Tuesday, a week later, store 8"
@@ -113,14 +114,14 @@ def test_a_word_is_written_only_where_it_changes() -> None:
     assert line(words[3], None) == "Tuesday morning, summer, a week later, store 8, phone"
 
 
-@pytest.mark.parametrize("feature", [f for f in FEATURES if f not in USUAL])
+@pytest.mark.parametrize("feature", PLAIN)
 def test_every_feature_can_be_switched_off(feature: str) -> None:
     here = Context(place="store 3", latitude=52.5, longitude=13.4, device="phone", extra={"weather": "rain"})
     there = Context(latitude=52.5, longitude=13.0)
     before = moment(datetime(2017, 11, 20, 12, tzinfo=UTC), there)
     now = moment(datetime(2017, 11, 22, 12, tzinfo=UTC), here)
-    on = Words(country="US").of(now, before)
-    rest = tuple(f for f in FEATURES if f != feature)
+    on = Words(country="US", features=PLAIN).of(now, before)
+    rest = tuple(f for f in PLAIN if f != feature)
     assert on[feature] != ""
     assert Words(country="US", features=rest).of(now, before) == {f: word for f, word in on.items() if f != feature}
 
@@ -190,7 +191,10 @@ def test_one_wrong_position_is_passed_over_and_the_next_right_one_is_not() -> No
 
 def test_what_else_is_known_is_said_in_the_order_of_its_names() -> None:
     context = Context(device=" my\nphone ", extra={"weather": "rain", "mood": "calm", "\u200b": ""})
-    assert (device(context), extra(context)) == ("my phone", "mood calm, weather rain")
+    assert (device(context), extra(context, datetime(2026, 1, 1, tzinfo=UTC))) == (
+        "my phone",
+        "mood calm, weather rain",
+    )
 
 
 # ---- what it costs

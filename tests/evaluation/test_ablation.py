@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
-from genrec.context import Words
-from genrec.evaluation.ablation import REQUEST_H, Part, Speech, Told, otherwise, parts, row
+from genrec.context import FEATURES, Words
+from genrec.evaluation.ablation import CLOCK, REQUEST_H, Part, Speech, Told, otherwise, parts, row
 from genrec.evaluation.split import Split
 from genrec.events import Context, Item, User
 from genrec.history import History, Moment
-from genrec.prompt import bundled_prompts, load_template
+from genrec.prompt import Template, bundled_prompts, load_template
 
 START = datetime(2024, 3, 1, 9, tzinfo=UTC)
 TEMPLATE = load_template("next-item", [bundled_prompts()])
@@ -49,6 +49,30 @@ def test_nothing_more_is_told_than_may_be_known(last: int, wait: int, other_wait
         assert one.at == other.at, "so it tells nothing of the choice's instant"
     if now == "exact":
         assert one == case(0, last, last + wait)
+
+
+def test_the_words_of_the_clock_are_those_that_tell_when() -> None:
+    context = Context(place="store 3", latitude=52.5, longitude=13.4, device="phone", extra={"mood": "calm"})
+    instants = (START + timedelta(minutes=20) * n for n in range(9000))
+    before, *then = (Moment(at=at, context=context, item_ids=()) for at in instants)
+    words = Words(time_zone="Europe/Berlin", country="DE")
+    told = [words.of(one, before) for one in then]
+    assert {f for f in FEATURES if len({one[f] for one in told}) > 1} == set(CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("city", "ahead"), ("health", "daylight"), ("news", "hour"), ("smart-home", "daylight")]
+)
+def test_a_word_that_a_template_names_can_be_left_out(name: str, word: str) -> None:
+    template, there = load_template(name, [bundled_prompts()]), Context(latitude=52.5, longitude=13.4)
+    eve = datetime(2024, 4, 29, 9, tzinfo=UTC)
+    person = replace(case(0), moments=(Moment(at=eve, context=there, item_ids=("tea",)),))
+
+    def said(template: Template) -> set[str]:
+        return Speech(template, Words(country="DE"), CATALOG).features([person])
+
+    [part] = [one for one in parts(template, said(template), [person], {}) if one.name == word]
+    assert said(part.template(template)) == said(template) - {word}
 
 
 def test_another_person_lends_words_or_profile() -> None:

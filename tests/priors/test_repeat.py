@@ -104,7 +104,8 @@ def test_where_the_moment_is_unknown_its_time_tells_nothing() -> None:
 
 def test_what_it_does_without_tells_it_nothing() -> None:
     week = [taken("ann", "cake" if day % 7 >= 5 else "bread", day, 10) for day in range(14)]
-    moments_of = {"part_of_day": (DAILY, at(7, 8), at(7, 20)), "weekday": (week, at(19, 10), at(21, 10))}
+    hours, days = (DAILY, at(7, 8), at(7, 20)), (week, at(19, 10), at(21, 10))
+    moments_of = {"part_of_day": hours, "hour": hours, "weekday": days, "weekend": days}
     for feature, (own, one, other) in moments_of.items():
         knowing, deaf = (unfitted(own, half_life=1e6, without=without) for without in (("since",), ("since", feature)))
         assert np.abs(np.log(likely(knowing, own, one) / likely(knowing, own, other))).max() > 0.1
@@ -148,5 +149,5 @@ def test_options_without_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="half_life above 0"):
         Repeat(half_life=0)
     with pytest.raises(ConfigError, match="cannot do without") as refused:
-        Repeat(without=("hour",))
+        Repeat(without=("hours",))
     assert "part_of_day" in (refused.value.hint or "")

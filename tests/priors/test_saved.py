@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ def test_whatever_else_decides_what_a_prior_learns_is_told_apart(
     assert start(store, folder, before=early).did == RESTORED  # nothing new before that
     monkeypatch.setattr(saved, "_code", lambda kind: "changed")
     assert start(store, folder).did == FITTED
+    for changed in ("tzfpy", "tzdata"):  # where places have which clock, and when clocks change
+        with monkeypatch.context() as patched:
+            patched.setattr(metadata, "version", lambda name, changed=changed: "9" if name == changed else "1")
+            assert start(store, folder).did == FITTED
+            assert start(store, folder).did == RESTORED
 
 
 def test_who_knows_whom_is_told_apart_for_those_who_care(store: Store, folder: Path) -> None:

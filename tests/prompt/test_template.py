@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.context import FEATURES, USUAL
+from genrec.context import FEATURES, OPTIONAL
 from genrec.errors import PromptError
 from genrec.prompt import Template, bundled_prompts, load_template, template_names
 from genrec.prompt.template import MAX_CHARS
@@ -28,7 +28,7 @@ def user_block(text: str) -> str:
 
 # ---- what ships
 
-OLDEST = tuple(f for f in FEATURES if f not in USUAL)
+OLDEST = tuple(f for f in FEATURES if f not in OPTIONAL)
 
 
 def test_what_the_neutral_template_writes() -> None:

@@ -7,7 +7,6 @@ the workspace, the user's own ``genrec.toml``, the default. Knows names and valu
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from genrec.actions import Actions
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, meant
 from genrec.plugins import from_environment
 
 FILE = "genrec.toml"
@@ -129,9 +128,8 @@ class Settings(BaseModel):
         try:
             zoneinfo.ZoneInfo(name)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            close = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
-            advice = f"did you mean {close[0]!r}?" if close else "write it like Europe/Berlin"
-            raise ValueError(f"there is no time zone {name!r}; {advice}") from None
+            advice = meant(name, zoneinfo.available_timezones()) or "Write it like Europe/Berlin."
+            raise ValueError(f"there is no time zone {name!r}. {advice}") from None
         return name
 
     @field_validator("country")
@@ -333,8 +331,7 @@ def _validated(place: str, values: Mapping[str, Any]) -> Settings:
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
             known = TABLES.get(path[0], Settings).model_fields
-            close = difflib.get_close_matches(path[-1], known, n=1)
-            advice = f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(known)}."
+            advice = meant(path[-1], known) or f"Known are: {', '.join(known)}."
             raise ConfigError(f"{place}: there is no setting {key!r}. {advice}") from None
         what = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{place}: {key} = {first['input']!r} is wrong: {what}", hint=_help(path) or None) from None

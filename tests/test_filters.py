@@ -138,7 +138,7 @@ def test_what_no_item_has_is_said_with_what_was_meant() -> None:
     filters = Filters(catalog)
     with pytest.raises(ConfigError, match="no item has the category 'diary'") as caught:
         filters.live(1, categories=["diary"])
-    assert caught.value.hint == 'Did you mean "dairy"?'
+    assert caught.value.hint == "Did you mean 'dairy'?"
     with pytest.raises(ConfigError, match="no item has the attribute 'shop'") as caught:
         filters.live(1, where={"shop": "a"})
     assert caught.value.hint == "There are: tenant."

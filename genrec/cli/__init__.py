@@ -5,7 +5,6 @@ The only place where names typed by a person become objects, and where errors be
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import Any
 import click
 
 from genrec import __version__
-from genrec.errors import GenrecError
+from genrec.errors import GenrecError, meant
 
 COMMANDS = {
     "demo": "Real data, a real language model, end to end, in a folder you can go on with.",
@@ -63,9 +62,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is asked for, or suggest the one that may be meant."""
-        close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        if close and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        if self.get_command(ctx, args[0]) is None and (advice := meant(args[0], COMMANDS)):
+            ctx.fail(f"No such command {args[0]!r}. {advice}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

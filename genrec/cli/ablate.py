@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from genrec.cli.evaluate import LOOKS, look
 from genrec.cli.train import SETTING, read_options
 from genrec.context import Words
 from genrec.decoding.scoring import Scoring
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, meant
 from genrec.evaluation.ablation import (
     CLOCK,
     Kind,
@@ -204,9 +203,8 @@ class Trial:
         said = self.speech.features(people[:SAMPLE])
         offered = {part.name: part for part in parts(self.opened.template, said, people, events)}
         if unknown := [name for name in names if name not in offered]:
-            close = difflib.get_close_matches(unknown[0], offered, n=1)
             raise ConfigError(
-                f"there is no {unknown[0]!r} to do without." + (f" Did you mean {close[0]!r}?" if close else ""),
+                f"there is no {unknown[0]!r} to do without. {meant(unknown[0], offered)}".rstrip(),
                 hint=f"There are: {', '.join(offered) or 'none'}.",
             )
         return [offered[name] for name in dict.fromkeys(names or offered)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genrec.cli._common import NameValue, json_option, plain, print_json, table, workspace_option
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, meant_or_known
 
 if TYPE_CHECKING:
     from genrec.traits import Tag
@@ -146,9 +145,7 @@ def _check_key(opened: Workspace, user: str, key: str) -> None:
 
 
 def _unknown(message: str, name: str, known: Collection[str]) -> ConfigError:
-    close = difflib.get_close_matches(name, known, n=1)
-    some = ", ".join(sorted(known)[:8]) + (" …" if len(known) > 8 else "")
-    return ConfigError(message, hint=f"Did you mean {close[0]!r}?" if close else f"There are: {some or 'none'}.")
+    return ConfigError(message, hint=meant_or_known(name, known))
 
 
 def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from genrec.errors import ConfigError, DataError
+from genrec.errors import ConfigError, DataError, meant
 from genrec.events import Kind
 
 _USER = "user customer household member visitor client account person reviewer author subscriber login session uid"
@@ -125,7 +125,9 @@ def lay_out(kind: Kind, names: Sequence[str], given: Mapping[str, str], *, where
     columns, bag = _given(kind, given)
     for column in (*columns.values(), *bag.values()):
         if column and column not in names and not open_ended:
-            raise DataError(f"{where} has no column {column!r}.{_close(column, names)} It has {_listed(names)}.")
+            raise DataError(
+                f"{where} has no column {column!r}. It has {_listed(names)}.", hint=meant(column, names) or None
+            )
     taken = {*columns.values(), *bag.values()}
     for field in SYNONYMS[kind]:
         if field not in columns:
@@ -170,7 +172,8 @@ def _given(kind: Kind, given: Mapping[str, str]) -> tuple[dict[str, str], dict[s
         elif field in SYNONYMS[kind]:
             columns[field] = column
         elif field not in every:
-            raise ConfigError(f"no field {field!r}.{_close(field, every)}", hint=f"Fields: {', '.join(every)}.")
+            advice = meant(field, every) or f"It can be: {', '.join(every)}."
+            raise ConfigError(f"no field {field!r}", hint=advice)
     return columns, bag
 
 
@@ -199,11 +202,6 @@ def _closest(field: str, names: Sequence[str]) -> str | None:
     plain = {_plain(name): name for name in names}
     close = difflib.get_close_matches(_plain(field), plain, n=1, cutoff=0.5)
     return plain[close[0]] if close else None
-
-
-def _close(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _listed(names: Collection[str]) -> str:

@@ -299,7 +299,7 @@ def test_a_filter_that_no_item_can_pass_is_refused_with_advice(shop: Path) -> No
     done = recommend(shop, "bob", *LATER, "--category", "diary")
     assert done.exit_code == 3
     assert "no item has the category 'diary'" in done.stderr
-    assert 'Did you mean "dairy"?' in done.stderr
+    assert "Did you mean 'dairy'?" in done.stderr
     done = recommend(shop, "bob", *LATER, "--where", "tenant=a")
     assert "no item has the attribute 'tenant'" in done.stderr
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,13 +174,21 @@ def friends_took(taken: Iterable[Taken], at: datetime, catalog: Catalog) -> list
 
         score(i) = sum over friends f who took i of  weight(f) · 2^(-age / LATELY)
 
-    Each friend counts once for an item, so that nobody can push one by taking it again and again.
+    Each friend counts once for an item, so that nobody can push one by taking it again and again. Whoever writes a
+    title writes here into a profile of others, ``name: value, name: value.``; so texts lose their punctuation, all but
+    dashes and apostrophes, and none can pass for another field or a sentence of its own.
     """
     scores: dict[str, float] = defaultdict(float)
     for one in taken:
         if (row := catalog.row.get(one.item_id)) is not None:
             scores[catalog.texts[row]] += one.weight * 0.5 ** ((at - one.at) / LATELY)
-    return sorted(scores, key=lambda text: (-scores[text], text))[:MAX_TAGS]
+    ranked = map(_bare, sorted(scores, key=lambda text: (-scores[text], text)))
+    return [text for text in dict.fromkeys(ranked) if text][:MAX_TAGS]
+
+
+def _bare(text: str) -> str:
+    kept = (c if c in "'’" or unicodedata.category(c)[0] != "P" or unicodedata.category(c) == "Pd" else " " for c in text)
+    return " ".join("".join(kept).split())
 
 
 @dataclass(slots=True)

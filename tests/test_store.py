@@ -666,7 +666,7 @@ def test_what_friends_took_is_told_each_item_once_and_nobody_is_named(store: Sto
     assert store.taken_by_friends("ann", at(97), days=10) == late + early
     assert store.taken_by_friends("ann", at(97), days=1) == late
     assert store.taken_by_friends("ann", at(97), days=10, max_friends=1) == late, "the heaviest relation"
-    assert store.taken_by_friends("ann", at(97), days=10, max_items=2) == [*late, early[0]]
+    assert store.taken_by_friends("ann", at(97), days=10, max_each=1) == [*late, early[0]], "the latest of each"
     assert store.without("action", "buy").taken_by_friends("ann", at(97), days=10) == []
     assert store.taken_by_friends("nobody", at(97), days=10) == []
     with pytest.raises(DataError, match="no time zone"):

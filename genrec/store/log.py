@@ -23,6 +23,7 @@ from sqlalchemy import (
     Select,
     Table,
     TextClause,
+    bindparam,
     case,
     delete,
     func,
@@ -301,7 +302,7 @@ class Store:
             return int(connection.execute(theirs).scalar_one())
 
     def taken_by_friends(
-        self, user_id: str, at: datetime, *, days: float, max_friends: int = 100, max_items: int = 1000
+        self, user_id: str, at: datetime, *, days: float, max_friends: int = 100, max_each: int = 50
     ) -> list[Taken]:
         """What those took whom a person knows, in the days strictly before an instant, latest first.
 
@@ -313,7 +314,7 @@ class Store:
             at: The instant, time-zone-aware.
             days: How far it is looked back.
             max_friends: At most so many others are looked at, those with the heaviest relations.
-            max_items: At most so much is returned, the latest; each other's item once.
+            max_each: At most so many choices of each other are, the latest; each other's item is returned once.
 
         Raises:
             DataError: If `at` has no time zone.
@@ -325,23 +326,23 @@ class Store:
             .group_by(edges.c.to_id)
             .order_by(weight.desc(), edges.c.to_id)
             .limit(max_friends)
-            .subquery()
         )
-        last = func.max(events.c.at)
-        query = (
-            select(events.c.item_id, last, known.c.weight)
-            .join_from(known, events, events.c.user_id == known.c.to_id)
-            .where(*self._seen, self._weight >= STRONG)
+        latest = (
+            select(events.c.item_id, events.c.at)
+            .where(*self._seen, self._weight >= STRONG, events.c.user_id == bindparam("friend"))
             .where(events.c.at >= end - round(days * 86_400e6), events.c.at < end)
-            .group_by(known.c.to_id, known.c.weight, events.c.item_id)
-            .order_by(last.desc(), events.c.item_id, known.c.to_id)
-            .limit(max_items)
+            .order_by(events.c.at.desc(), events.c.seq.desc())
+            .limit(max_each)
         )
+        found = []
         with self._engine.begin() as connection:
-            return [
-                Taken(item_id=item_id, at=_EPOCH + timedelta(microseconds=last), weight=weight)
-                for item_id, last, weight in connection.execute(query)
-            ]
+            for friend, weight in connection.execute(known).all():  # one by one, or the whole past of each is read
+                rows = connection.execute(latest, {"friend": friend}).all()
+                found += [(-last, item_id, weight) for item_id, last in dict(reversed(rows)).items()]
+        return [
+            Taken(item_id=item_id, at=_EPOCH - timedelta(microseconds=last), weight=weight)
+            for last, item_id, weight in sorted(found)
+        ]
 
     def item_ids(self, user_id: str, at: datetime) -> set[str]:
         """The items that a person ever chose strictly before an instant.

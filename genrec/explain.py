@@ -3,8 +3,8 @@
 What is left out, model and prior both do without: an item of the history, with all that the person did with it, is in
 neither the prompt nor the history that the prior sees; a word is not in the line for "now", though the prior still
 knows what time it is. The catalogue and its filters stay as they are, and so does what everybody's events have taught
-the prior. It is all events of an item and not one, for of eight purchases of milk nobody misses the third. Changes do
-not add up: where two things say the same, either can be left out at little loss.
+the prior, and what the prompt tells of friends. It is all events of an item and not one, for of eight purchases of milk
+nobody misses the third. Changes do not add up: where two things say the same, either can be left out at little loss.
 
 Under `fused` scoring each voice is left out as well, by its weight: an item has without the model what the prior alone
 gives it, and without the prior what the model's share gives it, both renormalised in the trie as ever.

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 
 from genrec.actions import STRONG
@@ -54,6 +54,16 @@ class History:
     friends_took: Callable[[datetime], list[Taken]] | None = field(default=None, compare=False, repr=False)
     """Looks up what those took whom they know, before an instant that must not lie after `at`. Nothing is read until it
     is called; None where there is no store to read from."""
+
+    def told_as_of(self, at: datetime) -> History:
+        """The same person with what friends took told as of this instant, whenever it is asked for, and read once.
+
+        So it stays what it was where moments are left out, and another one comes to be the first of the window.
+        """
+        if self.friends_took is None:
+            return self
+        found = cache(partial(self.friends_took, at))
+        return replace(self, friends_took=lambda _: found())
 
     def before(self, index: int) -> History:
         """What was known when one of the moments was "now"."""

@@ -615,7 +615,7 @@ class Recommender:
         rows = np.array([self.catalog.row[item.item_id] for item in answer.items], np.int64)
         engine = None if draft.by_prior else self.engine
         found = variants(
-            draft.history,
+            draft.history.told_as_of(draft.prompt.told_at) if draft.prompt else draft.history,
             draft.now,
             [item.item_id for item in answer.items],
             catalog=self.catalog,

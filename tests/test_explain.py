@@ -22,7 +22,7 @@ from genrec.context import FEATURES
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
-from genrec.events import Context, Event, Item, batch, items_of
+from genrec.events import Context, Edge, Event, Item, batch, items_of
 from genrec.explain import MAX_ITEMS, moves
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
@@ -73,7 +73,7 @@ def engine(tiny_model: Path) -> Iterator[TransformersEngine]:
 
 
 def recommender(store: Store, prior: Prior, engine: TransformersEngine | None = None, **options: Any) -> Recommender:
-    template = load_template("next-item", [bundled_prompts()]) if engine else None
+    template = load_template(options.pop("template", "next-item"), [bundled_prompts()]) if engine else None
     catalog = Catalog.of(items_of(store.items()))
     return Recommender(store=store, catalog=catalog, prior=prior, engine=engine, template=template, **options)
 
@@ -387,6 +387,38 @@ def test_what_an_item_would_be_impossible_without(
     assert (had.what, had.kind) == ("Milk", "item")
     json.dumps(answer.to_dict(), allow_nan=False)
     assert had.to_dict()["change"] is None
+
+
+def test_what_friends_took_stays_as_it_was_told_whatever_is_left_out(
+    prior: Popularity, engine: TransformersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, n_looks = corner_shop.events()[0].at, 0
+    took = {"fay": ["i-bread", "i-beer", "i-beer"], "gus": ["i-milk", "i-eggs"]}  # a thing a day, the friend first
+    events = [
+        Event(user_id=who, item_id=item, at=first + timedelta(days=n, hours=who == "fay"))
+        for who, items in took.items()
+        for n, item in enumerate(items)
+    ]
+    look_up = Store.taken_by_friends
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_looks
+        n_looks += 1
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(Store, "taken_by_friends", counted)
+    told = []
+    for some in (events, events[:-1]):
+        (folder := tmp_path / f"{len(some)}").mkdir()
+        with shop(folder, some) as store:
+            store.put("edges", [batch("edges", [Edge(from_id="fay", to_id="gus")])])
+            asked = recommender(store, prior, engine, scoring=SCORINGS[2], template="posts")
+            answer = asked.recommend("fay", at=LATER, explain=True)
+            [prompt] = asked.prompts([Query(user_id="fay", at=LATER)])
+        assert prompt.turns[1][1].startswith("friends took: Milk.")
+        told.append([item.evidence for item in answer.items])
+    assert told[0] == told[1], "eggs came after the first line, which one of the questions leaves out"
+    assert n_looks == 2 * 3, "for the answer, for all that is left out, and for the prompt shown here"
 
 
 def test_events_without_an_item_say_nothing(prior: Popularity, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -152,6 +153,7 @@ def prompt(*turns: tuple[str, str]) -> Prompt:
         token_ids=(),
         turns=turns,
         lines=("Monday | Milk;", "Friday |"),
+        told_at=datetime(2026, 3, 2, tzinfo=UTC),
         n_stable=0,
         n_history_tokens=0,
         n_moments=1,

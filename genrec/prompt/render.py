@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 
@@ -46,6 +47,8 @@ class Prompt:
     """``(role, text)`` of the instructions."""
     lines: tuple[str, ...]
     """The history lines as text; the last one is open."""
+    told_at: datetime
+    """When the first of the history lines was, or now without any: what the profile tells of others is as of then."""
     n_stable: int
     """Ids before filler and the line for "now": the part that the next event leaves as it is."""
     n_history_tokens: int
@@ -122,6 +125,7 @@ def render(
         token_ids=(*ids, *[writer.newline[-1]] * filler, *open_line.ids),
         turns=tuple(turns),
         lines=(*(written.text for written in lines), open_line.text),
+        told_at=writer.moments[writer.n_past - len(lines)].at,
         n_stable=len(ids),
         n_history_tokens=len(ids) - len(head),
         n_moments=len(lines),

@@ -166,18 +166,23 @@ def moves(before: Recommendation, after: Recommendation) -> list[Move]:
 
 def _move(before: RankedItem, after: RankedItem) -> Move:
     was, now = ({(one.kind, one.feature or one.what): one.change for one in i.evidence or ()} for i in (before, after))
-    by = {key: now.get(key, 0.0) - was.get(key, 0.0) for key in [*was, *now]}
-    change, words = after.logprob - before.logprob, by.get(("now", ALL_WORDS), 0.0)
-    prior = change - by["voice", "the model"] if ("voice", "the model") in by else None
+    by = {key: _gain(now.get(key, 0.0), was.get(key, 0.0)) for key in [*was, *now]}
+    change, words = _gain(after.logprob, before.logprob), by.get(("now", ALL_WORDS), 0.0)
+    prior = _gain(change, by["voice", "the model"]) if ("voice", "the model") in by else None
     return Move(
         item_id=after.item_id,
         title=after.title,
         change=change,
         prior=prior,
-        past=change - (prior or 0.0) - words,
+        past=_gain(_gain(change, prior or 0.0), words),
         words=words,
         alone={feature: by["context", feature] for feature in FEATURES if ("context", feature) in by},
     )
+
+
+def _gain(now: float, was: float) -> float:
+    """How much more it is; nothing where both are the same infinity, as for an item that is impossible both times."""
+    return 0.0 if now == was else now - was
 
 
 def _without(history: History, now: Context, items: Collection[str], what: Evidence) -> Variant:

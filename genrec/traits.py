@@ -27,12 +27,14 @@ from genrec.history import Moment
 from genrec.store import Taken
 from genrec.text import clean
 
-Trait = Literal["interests", "habits", "friends took"]
+Inferred = Literal["interests", "habits"]
+"""Traits that a person's own moments tell, in tags."""
+Trait = Literal[Inferred, "friends took"]
 TRAITS: tuple[Trait, ...] = get_args(Trait)
 """All traits, by the names that profiles give them."""
-PREFIX: Mapping[Trait, str] = {"interests": "interest:", "habits": "habit:"}
+PREFIX: Mapping[Inferred, str] = {"interests": "interest:", "habits": "habit:"}
 """How the key of a tag begins that somebody may strike; what friends took has no tags and is struck as a whole."""
-FRIENDS: Trait = "friends took"
+FRIENDS: Literal["friends took"] = "friends took"
 
 MAX_TAGS = 5
 """Most tags of one trait, and most items that friends took."""
@@ -54,7 +56,7 @@ MAX_CHARS = 40
 class Tag:
     """One thing that is told of somebody, and why."""
 
-    trait: Trait
+    trait: Inferred
     name: str
     """The category, attribute's value, item or device."""
     text: str
@@ -166,7 +168,7 @@ def tags(
     told = [_interest(name, found, n_all, known.share(name)) for name, found in interests.items()]
     told += [_habit(name, found, day) for name, found in habits.items()]
     ranked = sorted((one for one in told if one and one[1].key not in struck), key=lambda one: (-one[0], one[1].name))
-    return [tag for trait in TRAITS for tag in [tag for _, tag in ranked if tag.trait == trait][:MAX_TAGS]]
+    return [tag for trait in PREFIX for tag in [tag for _, tag in ranked if tag.trait == trait][:MAX_TAGS]]
 
 
 def friends_took(taken: Iterable[Taken], at: datetime, catalog: Catalog) -> list[str]:
@@ -209,7 +211,7 @@ class _Evidence:
             self.of[item] = self.of.get(item, 0) + 1
 
     def tag(
-        self, trait: Trait, name: str, text: str, *, lift: float | None = None, every_days: int | None = None
+        self, trait: Inferred, name: str, text: str, *, lift: float | None = None, every_days: int | None = None
     ) -> Tag:
         most = sorted(self.of.items(), key=lambda one: (-one[1], one[0]))[:3]
         return Tag(

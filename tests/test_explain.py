@@ -23,12 +23,12 @@ from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import score
 from genrec.engines.transformers import TransformersEngine
 from genrec.events import Context, Edge, Event, Item, batch, items_of
-from genrec.explain import MAX_ITEMS, moves
+from genrec.explain import ALL_WORDS, MAX_ITEMS, moves
 from genrec.history import History, read_history
 from genrec.priors.base import Prior
 from genrec.priors.popularity import Popularity
 from genrec.prompt import bundled_prompts, load_template, render
-from genrec.recommendation import Query, Recommendation
+from genrec.recommendation import Evidence, Query, Recommendation
 from genrec.recommender import Recommender
 from genrec.store import Store
 from tests.support import corner_shop
@@ -241,6 +241,18 @@ def test_of_items_that_one_answer_lacks_nothing_is_said(store: Store, prior: Pop
     before, after = (asked.recommend("bob", at=LATER, candidates=ids, explain="context") for ids in (IDS[:2], IDS[1:3]))
     [move] = moves(before, after)
     assert (move.item_id, move.change, move.prior, move.past, move.words, move.alone) == (IDS[1], 0, None, 0, 0, {})
+
+
+def test_what_is_impossible_without_the_same_thing_both_times_did_not_move(store: Store, prior: Popularity) -> None:
+    answer = recommender(store, prior).recommend("bob", at=LATER, candidates=IDS[:1])
+    evidence = (
+        Evidence(kind="voice", what="the model", change=inf),
+        Evidence(kind="context", what="kiosk", feature="place", change=inf),
+        Evidence(kind="now", what=ALL_WORDS, change=inf),
+    )
+    answer = replace(answer, items=tuple(replace(item, evidence=evidence) for item in answer.items))
+    [move] = moves(answer, answer)
+    assert (move.change, move.prior, move.past, move.words, move.alone) == (0, 0, 0, 0, {"place": 0})
 
 
 def test_each_voice_changes_what_recommending_without_it_gives(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Most refused items shown to people."""
+AS_OF = "as of this moment; in a prompt, as of its first line"
+"""When what is shown of friends was so."""
 
 
 @click.group("user")
@@ -50,7 +52,8 @@ def show(user: str, at: str | None, workspace: Path, as_json: bool) -> None:
 def set_(user: str, changes: tuple[tuple[str, str], ...], workspace: Path) -> None:
     """Correct attributes of ID; that comes before what any source says, now or later.
 
-    `time_zone` is the clock that the person lives by. `interests` and `habits` take the place of what is inferred.
+    `time_zone` is the clock that the person lives by. `interests`, `habits` and "friends took" take the
+    place of what is inferred.
     """
     from genrec.context import clock
     from genrec.store import TIME_ZONE
@@ -156,7 +159,7 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
     from genrec.history import read_history
     from genrec.recommender import instant
     from genrec.sources.times import is_zone
-    from genrec.traits import PREFIX, tags
+    from genrec.traits import FRIENDS, PREFIX, friends_took, tags
 
     _check_known(opened, user)
     store, settings = opened.store, opened.settings
@@ -164,12 +167,16 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
     own_zone = person.time_zone if person.time_zone and is_zone(person.time_zone) else None
     words = Words(time_zone=own_zone or settings.time_zone)
     now, _ = instant(at, clock(words.time_zone))
-    past = read_history(store, user, now, max_events=settings.history.max_events).moments
+    known = read_history(store, user, now, max_events=settings.history.max_events)
+    past = known.moments
     been = Whereabouts()
     for moment in past:
         been.add(moment.context, words.local(moment))
     catalog = opened.catalog
     told = tags(past, catalog, local=words.local, struck=person.struck)
+    took = []
+    if known.friends_took and FRIENDS not in corrected and FRIENDS not in person.attributes:
+        took = friends_took(known.friends_took(now), now, catalog)
     refused = sorted(store.refused(user, now) & catalog.row.keys())
     return {
         "user_id": user,
@@ -184,6 +191,7 @@ def _found(opened: Workspace, user: str, at: str | None) -> dict[str, Any]:
         "last_at": words.local(past[-1]).isoformat() if past else None,
         "refused": [{"item_id": item_id, "text": catalog.texts[catalog.row[item_id]]} for item_id in refused],
         **{t: [_tag(tag) for tag in told if tag.trait == t and t not in person.attributes] for t in PREFIX},
+        "friends_took": took,
         "usual_places": [vars(place) for place in been.usual_places(now)],
     }
 
@@ -195,6 +203,8 @@ def _tag(tag: Tag) -> dict[str, Any]:
 
 def _as_text(found: dict[str, Any]) -> str:
     """What there is to show, as people read it."""
+    from genrec.traits import FRIENDS
+
     zone = found["time_zone"] or "no time zone of their own"
     last = f", the last choice at {found['last_at'][:16]}" if found["last_at"] else ""
     parts = [
@@ -209,6 +219,8 @@ def _as_text(found: dict[str, Any]) -> str:
         {"inferred": tag["key"], "in prompts": tag["text"], "evidence": _why(tag)}
         for tag in [*found["interests"], *found["habits"]]
     ]
+    if took := found["friends_took"]:
+        told.append({"inferred": FRIENDS, "in prompts": "; ".join(took), "evidence": AS_OF})
     places = [
         {
             "place": place["word"],

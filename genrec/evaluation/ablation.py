@@ -171,10 +171,13 @@ def otherwise(
         return cases, lambda case: {f: speech.of(other[case.user_id])[-1][f] for f in part.features}
     if how == "silenced":
         return without.judge, lambda case: {}
-    profile = {name: one.user.attributes if one.user else {} for name, one in other.items()}
-    own = {case.user_id: case.user or User(user_id=case.user_id) for case in cases}
-    users = {name: replace(user, attributes=profile[name]) for name, user in own.items()}
-    return [replace(case, user=users[case.user_id]) for case in cases], lambda case: {}
+    return [_lent(case, other[case.user_id]) for case in cases], lambda case: {}
+
+
+def _lent(case: History, other: History) -> History:
+    """A case with another's attributes and friends."""
+    user, attributes = case.user or User(user_id=case.user_id), other.user.attributes if other.user else {}
+    return replace(case, user=replace(user, attributes=attributes), friends_took=other.friends_took)
 
 
 def places_by_prior(prior: Prior, cases: Sequence[History], catalog: Catalog) -> list[int]:

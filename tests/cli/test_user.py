@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from genrec.cli import main
-from genrec.events import Context, Event, Item, User, batch
+from genrec.cli.user import AS_OF
+from genrec.events import Context, Edge, Event, Item, User, batch
 from genrec.store import Store
 from tests.support import corner_shop
 from tests.support.cli import genrec
@@ -203,6 +205,18 @@ def test_what_friends_took_can_be_struck_before_there_is_any(shop: Path) -> None
     assert shown(shop, "ann")["struck"] == ["friends took"]
     genrec("user", "reset", "ann", "friends took", workspace=shop)
     assert shown(shop, "ann")["struck"] == []
+
+
+def test_show_tells_what_friends_took_unless_that_is_struck_or_said_otherwise(shop: Path) -> None:
+    with Store.open(shop / "genrec.db") as store:
+        store.put("edges", [batch("edges", [Edge(from_id="ann", to_id="dan")])])
+    assert (shown(shop, "ann")["friends_took"], shown(shop, "dan")["friends_took"]) == (["Beer", "Tea"], [])
+    *_, line = genrec("user", "show", "ann", *LATER, workspace=shop).splitlines()
+    assert re.split("  +", line) == ["friends took", "Beer; Tea", AS_OF]
+    genrec("user", "set", "ann", "friends took=cake", workspace=shop)
+    assert shown(shop, "ann")["friends_took"] == []
+    genrec("user", "unset", "ann", "friends took", workspace=shop)
+    assert shown(shop, "ann")["friends_took"] == []
 
 
 def test_a_device_can_be_struck(shop: Path) -> None:

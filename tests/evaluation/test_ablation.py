@@ -85,8 +85,10 @@ def test_another_person_lends_words_or_profile() -> None:
     same, instead = otherwise(device, "shuffled", split, split, SPEECH)
     assert (same, [instead(one) for one in cases]) == (cases, [{"device": "watch"}, {"device": "phone"}])
     assert otherwise(device, "silenced", split, split, SPEECH)[1](cases[0]) == {"device": ""}
+    split = replace(split, judge=[replace(one, friends_took=lambda at: []) for one in cases])
     lent, instead = otherwise(profile, "shuffled", split, split, SPEECH)
     assert [one.user.attributes for one in lent if one.user] == [{"age": "5"}, {"age": "9"}]
+    assert [one.friends_took for one in lent] == [one.friends_took for one in split.judge[::-1]]
     assert ([one.moments for one in lent], instead(cases[0])) == ([one.moments for one in cases], {})
 
 

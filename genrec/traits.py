@@ -48,6 +48,8 @@ often as the catalogue's share of it says."""
 MIN_USES, UNSTEADY, OVER = 6, 1 / 4, 2
 """Evidence of a habit: used on so many days; the gaps between them differ from the middle one by this share of it at
 most, on average and a long break counting as one gap; and since then no more than so many gaps have gone by."""
+_MARKS = frozenset(("Po", "Ps", "Pe", "Pi", "Pf"))
+"""Kinds of punctuation that may end a field or a sentence, or open another: all but dashes and underscores."""
 MAX_CHARS = 40
 """Longest name of a category or an attribute's value; a longer value is a description and no interest."""
 
@@ -189,7 +191,7 @@ def friends_took(taken: Iterable[Taken], at: datetime, catalog: Catalog) -> list
 
 
 def _bare(text: str) -> str:
-    kept = (c if c in "'’" or unicodedata.category(c)[0] != "P" or unicodedata.category(c) == "Pd" else " " for c in text)
+    kept = (" " if unicodedata.category(c) in _MARKS and c not in "'’" else c for c in text)
     return " ".join("".join(kept).split())
 
 

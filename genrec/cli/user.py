@@ -52,7 +52,7 @@ def show(user: str, at: str | None, workspace: Path, as_json: bool) -> None:
 def set_(user: str, changes: tuple[tuple[str, str], ...], workspace: Path) -> None:
     """Correct attributes of ID; that comes before what any source says, now or later.
 
-    `time_zone` is the clock that the person lives by. `interests`, `habits` and "friends took" take the
+    `time_zone` is the clock that the person lives by. `interests`, `habits` and `friends took` take the
     place of what is inferred.
     """
     from genrec.context import clock

@@ -336,9 +336,9 @@ class Store:
         )
         found = []
         with self._engine.begin() as connection:
-            for friend, weight in connection.execute(known).all():  # one by one, or the whole past of each is read
-                rows = connection.execute(latest, {"friend": friend}).all()
-                found += [(-last, item_id, weight) for item_id, last in dict(reversed(rows)).items()]
+            for other in connection.execute(known).all():  # one by one, or all of the days of each would be read
+                rows = connection.execute(latest, {"friend": other.to_id}).all()
+                found += [(-last, item_id, other.weight) for item_id, last in dict(reversed(rows)).items()]
         return [
             Taken(item_id=item_id, at=_EPOCH - timedelta(microseconds=last), weight=weight)
             for last, item_id, weight in sorted(found)

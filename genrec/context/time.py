@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from genrec.text import clean
+
+if TYPE_CHECKING:
+    from holidays import HolidayBase
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 """In full: tokenizers write each as one token, the short forms often as two."""
@@ -31,8 +35,9 @@ def weekday(at: datetime) -> str:
 
 
 def weekend(at: datetime, country: str) -> str:
-    """``weekend`` or ``weekday``; Saturday and Sunday are the weekend where a country has no other."""
-    return "weekend" if at.weekday() in (_weekend(country) if country else (5, 6)) else "weekday"
+    """``weekend`` or ``weekday``; Saturday and Sunday are the weekend where a country has no other that year."""
+    is_weekend = _country(country).is_weekend(at.date()) if country else at.weekday() >= 5
+    return "weekend" if is_weekend else "weekday"
 
 
 def hour(at: datetime) -> str:
@@ -173,10 +178,10 @@ def _later(n: int, unit: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _weekend(country: str) -> frozenset[int]:
+def _country(country: str) -> HolidayBase:
     import holidays
 
-    return frozenset(holidays.country_holidays(country).weekend)
+    return holidays.country_holidays(country, expand=False)  # weekends need no list of holidays
 
 
 @lru_cache(maxsize=64)

@@ -52,6 +52,13 @@ def test_the_weekend_is_the_countrys() -> None:
     assert [weekend(at, "EG") for at in days.values()] == ["weekend", "weekend", "weekday"]
 
 
+def test_the_weekend_is_that_of_its_year() -> None:
+    for year, fri_sat_sun in ((2021, ["weekend", "weekend", "weekday"]), (2024, ["weekday", "weekend", "weekend"])):
+        friday = date.fromisocalendar(year, 20, 5)
+        said = [weekend(datetime.combine(friday + timedelta(days=n), datetime.min.time()), "AE") for n in range(3)]
+        assert said == fri_sat_sun, year
+
+
 def test_a_holiday_is_told_a_fortnight_ahead() -> None:
     christmas = date(2026, 12, 25)
     said = {n: ahead(datetime.combine(christmas - timedelta(days=n), datetime.min.time()), "FR") for n in range(16)}

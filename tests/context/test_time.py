@@ -68,11 +68,18 @@ def test_a_holiday_is_told_a_fortnight_ahead() -> None:
     assert ahead(datetime(2026, 12, 20), "") == ""
 
 
+def test_what_is_observed_today_is_not_ahead() -> None:
+    friday = datetime(2026, 7, 3)  # the fourth is a Saturday
+    assert holiday(friday, "US") == "Independence Day"
+    assert ahead(friday, "US") == ""
+    assert ahead(friday - timedelta(days=1), "US") == "day before Independence Day"
+
+
 @given(st.datetimes(datetime(2002, 1, 1), datetime(2030, 1, 1)), st.sampled_from(["DE", "US", "IN"]))
 def test_what_is_ahead_is_the_holiday_of_that_day(at: datetime, country: str) -> None:
     numbers = "two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
     coming = [holiday(at + timedelta(days=n), country) for n in range(1, 15)]
-    names = ["" if name.startswith("day before ") else name for name in coming]
+    names = ["" if name.startswith("day before ") or name == holiday(at, country) else name for name in coming]
     first = next((n for n, name in enumerate(names, 1) if name), None)
     expected = (
         "" if first is None else f"{'day' if first == 1 else numbers[first - 2] + ' days'} before {names[first - 1]}"
@@ -263,6 +270,14 @@ def test_instants_keep_their_order_where_the_clock_jumps(name: str, which: int, 
         ("weekday", "Friday", True),
         ("Day of week", "fri", True),
         ("weekday", "Monday", False),
+        ("weekday", "Tues.", False),
+        ("day", "Mon, 3 May", False),
+        ("day", "Fri, 22 May", True),
+        ("day", "Mon-Fri", True),  # names more than one
+        ("day", "not Monday", True),
+        ("day", "Mo", True),
+        ("weekday", "weekend", True),  # as little does this name one
+        ("part_of_day", "late morning", True),
         ("day", "3", True),  # who knows where they begin
         ("weekday", "vendredi", True),
         ("time_of_day", "evening", True),

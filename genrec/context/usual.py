@@ -17,8 +17,9 @@ from functools import cache
 from math import atan2, cos, degrees, radians, sin
 from typing import Any, Literal, get_args
 
-from genrec.context.place import Point, is_jump, kilometres, place, point, rounded
+from genrec.context.place import is_jump, kilometres, place, rounded
 from genrec.events import Context
+from genrec.sources.zones import Point, point
 from genrec.text import clean
 
 CELL = 10
@@ -84,7 +85,7 @@ class Whereabouts:
 
         A position to which nobody gets so fast is not believed; whichever of the two is wrong, that heals within a day.
         """
-        position = point(context)
+        position = point(context.latitude, context.longitude)
         if position and self._last:
             there, at_s = self._last
             if is_jump(kilometres(*position, *there), at.timestamp() - at_s):

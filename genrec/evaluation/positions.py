@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.context.place import EARTH_KM, Point, is_jump
+from genrec.context.place import EARTH_KM, is_jump
 from genrec.evaluation.log import Log
+from genrec.sources.zones import Point
 
 FAR_KM = 1000.0
 """A position is turned round where it lies so much and three times farther from the main city of its time zone than it

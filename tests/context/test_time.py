@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from genrec.events import Context, Event, Item, batch
 from genrec.history import Moment, moments
 from genrec.priors.loglinear import Events
 from genrec.recommender import instant
-from genrec.sources.zones import clocks, zone_at
+from genrec.sources.zones import _zone_at, clocks, walls, zone_at
 
 PARIS, NEW_YORK, TROMSO = (48.85, 2.35), (40.71, -74.0), (69.65, 18.96)
 FRIDAY = datetime(2026, 5, 22, 19, 10, tzinfo=UTC)
@@ -193,7 +194,7 @@ def test_a_position_knows_its_clock() -> None:
         "America/New_York",
         "Europe/Oslo",
     ]
-    assert zone_at(0.0, -30.0) == "Etc/GMT+2", "at sea"
+    assert zone_at(0.0, -30.0) is None, "at sea"
     for nowhere in ((None, 2.0), (0.0, 0.0), (91.0, 2.0), (2.0, 181.0), (float("nan"), 2.0)):
         assert zone_at(*nowhere) is None
 
@@ -208,6 +209,13 @@ def test_where_an_event_names_no_clock_its_positions_counts() -> None:
     assert named.time_zone == "Asia/Tokyo"
     assert at_place(at, NEW_YORK, time_zone="Mars/Olympus").context.time_zone == "America/New_York"
     assert at_place(at, (0.0, 0.0)).context.time_zone is None
+
+
+def test_one_position_with_latitude_and_longitude_swapped_does_not_set_the_clock() -> None:
+    swapped = PARIS[::-1]
+    visits = [at_place(FRIDAY + timedelta(hours=n), there) for n, there in enumerate((PARIS, PARIS, swapped, PARIS))]
+    said = [words["hour"] for words in Words(features=("hour",), time_zone="Europe/Paris").each(visits)]
+    assert said == ["nine pm", "ten pm", "eleven pm", "twelve am"]
 
 
 def test_columns_and_moments_have_the_same_clocks() -> None:
@@ -227,9 +235,6 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     ]
     assert clocks(batch("events", events)).to_pylist() == [one.context.time_zone for one in moments(events)]
     assert clocks(pa.record_batch({"user_id": ["ann"]})).to_pylist() == [None]
-    zone_at.cache_clear()
-    clocks(batch("events", events * 20))
-    assert zone_at.cache_info().misses <= len(places), "each place is asked about once"
     catalog = Catalog.of([Item(item_id="tea", title="Tea")])
     walls = [Words().local(moment).replace(tzinfo=None) for moment in moments(events)]
     assert Events.read(catalog, [batch("events", events)]).local.tolist() == walls, "what priors learn from"
@@ -237,11 +242,37 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     assert log.wall_us.astype("datetime64[us]").tolist() == walls, "what an audit looks at"
 
 
+def test_the_map_is_asked_once_about_a_place_and_not_where_events_name_their_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr("tzfpy.get_tz", lambda east, north: asked.append((north, east)) or "Europe/Paris")
+    _zone_at.cache_clear()
+
+    def events(time_zone: str | None) -> pa.RecordBatch:
+        near = [Context(latitude=48.85 + n / 1e6, longitude=2.35, time_zone=time_zone) for n in range(100)]
+        return batch("events", [Event(user_id="ann", item_id="tea", at=FRIDAY, context=context) for context in near])
+
+    assert set(clocks(events("Asia/Tokyo")).to_pylist()) == {"Asia/Tokyo"}
+    assert asked == []
+    assert set(clocks(events(None)).to_pylist()) == {"Europe/Paris"}
+    assert asked == [PARIS]
+    _zone_at.cache_clear()
+
+
 CHANGES = {  # the hour, UTC, at which clocks changed
     "Europe/Paris": (datetime(2025, 3, 30, 1), datetime(2025, 10, 26, 1)),
     "America/New_York": (datetime(2025, 3, 9, 7), datetime(2025, 11, 2, 6)),
     "Australia/Lord_Howe": (datetime(2025, 10, 4, 15, 30), datetime(2025, 4, 5, 15)),  # by half an hour
 }
+
+
+@given(st.sampled_from(sorted(CHANGES)), st.sampled_from((0, 1)), st.integers(-180, 180), st.integers(1, 180))
+def test_columns_show_what_clocks_on_walls_do_where_they_jump(name: str, which: int, minutes: int, more: int) -> None:
+    instants = [CHANGES[name][which].replace(tzinfo=UTC) + timedelta(minutes=m) for m in (minutes, minutes + more)]
+    at_us = np.array([at.replace(tzinfo=None) for at in instants], "datetime64[us]").astype(np.int64)
+    shown = walls(at_us, np.array([1, 0]), [None, name]).astype("datetime64[us]").tolist()
+    assert shown == [instants[0].astimezone(ZoneInfo(name)).replace(tzinfo=None), instants[1].replace(tzinfo=None)]
 
 
 @given(st.sampled_from(sorted(CHANGES)), st.sampled_from((0, 1)), st.integers(-180, 180), st.integers(1, 180))

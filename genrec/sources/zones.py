@@ -60,8 +60,11 @@ def clocks(events: pa.RecordBatch) -> pa.Array:
         return zones
     where = [events["latitude"], events["longitude"]]
     asks = pc.and_(pc.is_null(zones), pc.and_(*(pc.is_valid(degrees) for degrees in where)))
-    found = [zone_at(*there) for there in zip(*(degrees.filter(asks).to_pylist() for degrees in where), strict=True)]
-    return pc.replace_with_mask(zones, asks, pa.array(found, pa.string()))
+    north, east = (degrees.filter(asks).to_numpy() for degrees in where)
+    near = 1e6 * np.rint(1000 * north) + np.rint(1000 * east)  # the same number where `_zone_at` is asked the same
+    _, first, which = np.unique(near, return_index=True, return_inverse=True)
+    found = pa.array([zone_at(*there) for there in zip(north[first].tolist(), east[first].tolist(), strict=True)])
+    return pc.replace_with_mask(zones, asks, found.cast(pa.string()).take(pa.array(which)))
 
 
 def walls(at_us: np.ndarray, clock: np.ndarray, zones: Sequence[str | None]) -> np.ndarray:

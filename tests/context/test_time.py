@@ -242,6 +242,13 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     assert log.wall_us.astype("datetime64[us]").tolist() == walls, "what an audit looks at"
 
 
+@given(st.lists(st.tuples(st.none() | st.floats(-91, 91), st.none() | st.floats(-181, 181))))
+def test_columns_find_the_clocks_of_single_positions(places: list[tuple[float | None, float | None]]) -> None:
+    latitude, longitude = (pa.array([place[i] for place in places], pa.float64()) for i in (0, 1))
+    found = clocks(pa.record_batch({"latitude": latitude, "longitude": longitude}))
+    assert found.to_pylist() == [zone_at(*place) for place in places]
+
+
 def test_the_map_is_asked_once_about_a_place_and_not_where_events_name_their_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

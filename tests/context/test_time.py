@@ -140,6 +140,21 @@ def test_a_day_begins_dark_and_grows_light_and_dark_again(latitude: float, longi
         assert order == [LIGHT[(start + n) % 5] for n in range(len(order))]
 
 
+def test_it_grows_dark_without_a_position() -> None:
+    noon = datetime(2026, 5, 22, 10, tzinfo=UTC)
+    visits = [(0, None), (1, PARIS), (12, None), (13, (0.0, 0.0)), (25, None)]
+    told = Words(features=("daylight",)).each(at_place(noon + timedelta(hours=h), there) for h, there in visits)
+    assert [words["daylight"] for words in told] == ["", "in daylight", "after sunset", "after sunset", "in daylight"]
+
+
+def test_what_is_ahead_is_written_until_nothing_is() -> None:
+    days = (datetime(2026, 12, 21, 9), datetime(2026, 12, 21, 10), datetime(2027, 1, 19), datetime(2027, 1, 19, 1))
+    visits = [Moment(at=at.replace(tzinfo=UTC), context=Context(), item_ids=()) for at in days]
+    told = list(Words(country="FR", features=("season", "ahead")).each(visits))
+    lines = [line(words, before) for before, words in zip([None, *told], told, strict=False)]
+    assert lines == ["winter, four days before Christmas Day", "four days before Christmas Day", "", ""]
+
+
 def test_a_visit_goes_on_for_half_an_hour_after_each_moment() -> None:
     minutes = [0, 30, 59, 90, 90 + 29, 200, 231]
     words = Words(features=("session",)).each(at_place(FRIDAY + timedelta(minutes=m)) for m in minutes)

@@ -33,7 +33,7 @@ from genrec.workspace import open_workspace
 START = datetime(2025, 6, 1, tzinfo=UTC)
 ITEMS = [Item(item_id=f"i{n}", title=f"Song {n}") for n in range(5)]
 KINDS = ("buy", "view", "impression", "dislike", "skip", "Rate", "hum")
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 happenings = st.lists(
     st.tuples(st.integers(0, 4), st.sampled_from(KINDS), st.sampled_from([None, 1.0, 5.0]), st.integers(0, 9)),

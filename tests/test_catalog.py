@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import catalog as catalog_module
@@ -196,7 +196,6 @@ titles = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(titles.filter(bool), st.lists(titles, max_size=4))
 def test_equal_catalogues_have_equal_fingerprints_however_they_came_about(
     first: list[str], rest: list[list[str]]
@@ -216,7 +215,6 @@ def test_equal_catalogues_have_equal_fingerprints_however_they_came_about(
     assert Catalog.of([*everything[1:], everything[0]]).fingerprint != whole.fingerprint or len(everything) == 1
 
 
-@settings(deadline=None)
 @given(titles.filter(bool), st.lists(titles, max_size=4))
 def test_a_grown_encoding_is_that_of_everything(
     tiny_tokenizer: HfTokenizer, first: list[str], rest: list[list[str]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
@@ -49,7 +49,6 @@ def kilometres(item: Item, near: tuple[float, float]) -> float:
     return 2 * EARTH_KM * math.asin(min(1.0, math.sqrt(h)))
 
 
-@settings(deadline=None)
 @given(
     st.lists(items, min_size=1, max_size=20),
     st.lists(items, max_size=6),

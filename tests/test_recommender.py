@@ -437,7 +437,7 @@ def test_the_answer_as_json(by_prior: Recommender, catalog: Catalog) -> None:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(
     st.sampled_from(["ann", "bob", "cat", "zoe", "", "👻\n| ;"]),
     st.datetimes(datetime(2025, 5, 1), datetime(2025, 7, 1)),
@@ -685,7 +685,6 @@ def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
         recommender.recommend("ann", at=LATER)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([-np.inf, -3.0, -2.0, -1.0]) | st.floats(-9, 0), max_size=30), st.integers(1, 12))
 def test_the_best_are_those_of_a_stable_sort(weights: list[float], k: int) -> None:
     few = np.array(weights, float)

@@ -175,7 +175,7 @@ def test_identical_rows_of_one_import_are_different_events(store: Store) -> None
 ROW = st.tuples(st.sampled_from([None, "a", "b", "c"]), st.sampled_from(["tea", "milk", "rice"]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(ROW, max_size=8), max_size=5))
 def test_the_outcome_is_that_of_taking_rows_one_by_one(
     store: Store, batches: list[list[tuple[str | None, str]]]

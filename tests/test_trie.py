@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.trie import AnyTrie, LayeredTrie, PrefixClashError, Trie, build
@@ -54,7 +54,6 @@ def test_children_follow_in_order_and_leaves_below_are_neighbours(sequences: lis
         prefix |= {child: (*prefix[node], token) for child, token in zip(children.tolist(), tokens, strict=True)}
 
 
-@settings(deadline=None)
 @given(prefix_free, st.integers(0, 2**16))
 def test_mass_below_a_node_is_a_difference_of_prefix_sums(sequences: list[tuple[int, ...]], seed: int) -> None:
     trie = build(*flat(sequences))
@@ -93,7 +92,6 @@ def walk(trie: AnyTrie, node: int = 0, path: tuple[int, ...] = ()) -> dict[tuple
     return found
 
 
-@settings(deadline=None)
 @given(prefix_free.filter(lambda sequences: len(sequences) > 1), st.data())
 def test_two_layers_are_one_trie_of_everything(sequences: list[tuple[int, ...]], data: st.DataObject) -> None:
     n_base = data.draw(st.integers(1, len(sequences) - 1))

@@ -212,7 +212,7 @@ def describe(
         repeated=_repeated(user, item, at),
         n_unknown_items=len(log.item_ids) - n_items,
         n_unknown_item_events=int((~known).sum()),
-        positions=tally.count(log, zones),
+        positions=tally.count(log, zones, time_zone),
         n_contradicted=n_contradicted,
         audit=audit(held_out, held_out.cases(N_CASES), catalog),
     )

@@ -61,6 +61,8 @@ class _Problems:
 class _Seen:
     """What passed by on its way into the store."""
 
+    time_zone: str | None
+    """The workspace's clock, where there is a workspace."""
     n_rows: dict[Kind, int] = field(default_factory=dict)
     item_ids: set[str] = field(default_factory=set)
     """Items that events name."""
@@ -90,7 +92,7 @@ class _Seen:
                 # Anything else is the store's to refuse, which says what is missing.
                 if (batch.schema.names, batch.schema.types) == (SCHEMAS["events"].names, SCHEMAS["events"].types):
                     self.actions.update(pc.unique(batch["action"]).to_pylist())
-                    n_nowhere, n_turned_round = odd(batch)
+                    n_nowhere, n_turned_round = odd(batch, self.time_zone)
                     self.n_nowhere += n_nowhere
                     self.n_turned_round += n_turned_round
                     self.n_contradicted += contradicted(batch)
@@ -155,16 +157,17 @@ def command(
     if not as_json:
         for line in notes:
             click.echo(line)
+    seen = _Seen(time_zone=settings.time_zone if settings else None)
     with ExitStack() as stack:
         problems = _Problems(rejects=stack.enter_context(_writable(rejects, paths)) if rejects else None)
         result: dict[str, Any] = {"source": source, "name": source_name or reader.identity(), "notes": notes}
         if dry_run:
-            result |= _look(reader, kinds, problems, actions)
+            result |= _look(reader, kinds, seen, problems, actions)
         else:
             assert settings is not None
             store = stack.enter_context(Store.open(settings.store_in(workspace)))
             try:
-                result |= _import(reader, kinds, store, result["name"], problems, actions)
+                result |= _import(reader, kinds, seen, store, result["name"], problems, actions)
             except KeyboardInterrupt:
                 click.echo("\ninterrupted: what was stored stays; the same command again finishes it", err=True)
                 raise
@@ -177,9 +180,8 @@ def command(
         sys.exit(DataError.exit_code)
 
 
-def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems, actions: Actions) -> dict[str, Any]:
+def _look(reader: Source, kinds: Sequence[Kind], seen: _Seen, problems: _Problems, actions: Actions) -> dict[str, Any]:
     """Read everything, store nothing; the store is not even opened, for that could change it."""
-    seen = _Seen()
     for kind in kinds:
         with progress(f"reading {kind}") as advance:
             for batch in seen.watch(kind, reader.read(kind, problems)):
@@ -198,10 +200,9 @@ def _look(reader: Source, kinds: Sequence[Kind], problems: _Problems, actions: A
 
 
 def _import(
-    reader: Source, kinds: Sequence[Kind], store: Store, name: str, problems: _Problems, actions: Actions
+    reader: Source, kinds: Sequence[Kind], seen: _Seen, store: Store, name: str, problems: _Problems, actions: Actions
 ) -> dict[str, Any]:
     started_s = time.monotonic()
-    seen = _Seen()
     appended = Appended()
     for kind in kinds:
         batches = seen.watch(kind, _unspoilt(kind, reader.read(kind, problems), problems))

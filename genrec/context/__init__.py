@@ -1,7 +1,7 @@
 """A moment's context in words: what stands before the bar of a history line.
 
-A word is written only where it differs from the line before; the first line of a window is written in full. A line says
-what was known at its moment and never depends on "now". Knows nothing of items, tokens or templates.
+A word is written only where it differs from the line before, but for `ANEW`; the first line of a window is written in
+full. A line says what was known at its moment and never depends on "now". Knows nothing of items, tokens or templates.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ USUAL: frozenset[Feature] = frozenset({"kind", "usual", "bearing"})
 """Those that are told from all moments before."""
 OPTIONAL: frozenset[Feature] = USUAL | {"weekend", "hour", "daylight", "ahead", "session"}
 """Those that a template writes only if it names them."""
+ANEW: frozenset[Feature] = frozenset({"ahead"})
+"""Those that are written on each line on which there is something to say, for one day there is nothing any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Words:
             "weekend": lambda: time.weekend(at, self.country),
             "part_of_day": lambda: time.part_of_day(at),
             "hour": lambda: time.hour(at),
-            "daylight": lambda: time.daylight(at, here.position),
+            "daylight": lambda: time.daylight(at, here.position or been.last),
             "season": lambda: time.season(at, latitude, self.country),
             "holiday": lambda: time.holiday(at, self.country),
             "ahead": lambda: time.ahead(at, self.country),
@@ -152,7 +154,8 @@ def line(words: Mapping[str, str], previous: Mapping[str, str] | None) -> str:
 
 def said(words: Mapping[str, str], previous: Mapping[str, str] | None) -> dict[str, str]:
     """The words that a history line says, by feature; as for `line`."""
-    return {f: word for f, word in words.items() if word and (previous is None or previous.get(f) != word)}
+    before = previous or {}
+    return {f: word for f, word in words.items() if word and (f in ANEW or before.get(f) != word)}
 
 
 def clock(name: str) -> ZoneInfo:

@@ -6,13 +6,11 @@ person is told by `genrec.context.usual`.
 
 from __future__ import annotations
 
-from math import asin, cos, isfinite, radians, sin, sqrt
+from math import asin, cos, radians, sin, sqrt
 
 from genrec.events import Context
+from genrec.sources.zones import Point
 from genrec.text import clean
-
-Point = tuple[float, float]
-"""Degrees north and degrees east."""
 
 DISTANCES_KM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Round distances; what is nearer than half the first is the same place."""
@@ -26,15 +24,6 @@ EARTH_KM = 6371.0
 def place(context: Context) -> str:
     """Name of the place, or nothing where it is unknown."""
     return clean(context.place or "", max_chars=40)
-
-
-def point(context: Context) -> Point | None:
-    """Where that is; None where it is unknown, not on earth, or (0, 0), which stands for unknown in many sources."""
-    if context.latitude is None or context.longitude is None:
-        return None
-    there = context.latitude, context.longitude
-    on_earth = all(map(isfinite, there)) and abs(there[0]) <= 90 and abs(there[1]) <= 180
-    return there if on_earth and any(there) else None
 
 
 def distance(here: Point | None, there: Point | None) -> str:

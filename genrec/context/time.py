@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from genrec.text import clean
+
+if TYPE_CHECKING:
+    from holidays import HolidayBase
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 """In full: tokenizers write each as one token, the short forms often as two."""
@@ -31,8 +36,9 @@ def weekday(at: datetime) -> str:
 
 
 def weekend(at: datetime, country: str) -> str:
-    """``weekend`` or ``weekday``; Saturday and Sunday are the weekend where a country has no other."""
-    return "weekend" if at.weekday() in (_weekend(country) if country else (5, 6)) else "weekday"
+    """``weekend`` or ``weekday``; Saturday and Sunday are the weekend where a country has no other that year."""
+    is_weekend = _country(country).is_weekend(at.date()) if country else at.weekday() >= 5
+    return "weekend" if is_weekend else "weekday"
 
 
 def hour(at: datetime) -> str:
@@ -98,10 +104,14 @@ def holiday(at: datetime, country: str) -> str:
 
 
 def ahead(at: datetime, country: str) -> str:
-    """``five days before Christmas Day``: the next public holiday within `AHEAD_DAYS`, or nothing; as for `holiday`."""
+    """``five days before Christmas Day``: the next public holiday within `AHEAD_DAYS`, or nothing; as for `holiday`.
+
+    A holiday that is on today, such as one that is observed the day before, is not ahead.
+    """
+    today = _holidays(country, at.year).get(at.date()) if country else None
     for n in range(1, AHEAD_DAYS + 1) if country else ():
         day = at.date() + timedelta(days=n)
-        if name := _holidays(country, day.year).get(day):
+        if (name := _holidays(country, day.year).get(day)) and name != today:
             return f"day before {name}" if n == 1 else f"{_NUMBERS[n - 2]} days before {name}"
     return ""
 
@@ -125,13 +135,17 @@ def hour_of_week(at: datetime) -> int:
 def claim(name: str, value: str) -> frozenset[int] | None:
     """The hours of the week at which further context such as ``weekday Fri`` or ``time_of_day evening`` can be true.
 
-    People draw the lines between parts of the day differently, so two hours before and after are let pass. None for
-    what names no weekday and no part of day in English.
+    A weekday is what begins with an English one, or with three letters of it or more, and names no other: ``Tues.``,
+    ``Mon, 3 May``. A part of day is one of `PARTS_OF_DAY`; people draw the lines between them differently, so
+    two hours before and after are let pass. None for what names neither.
     """
     name, value = "".join(filter(str.isalpha, name.casefold())), value.strip().casefold()
     found: list[int] = []
-    if name in ("weekday", "dayofweek", "day") and len(value) >= 3:
-        found = [h for h in range(168) if WEEKDAYS[h // 24].casefold().startswith(value)]
+    if name in ("weekday", "dayofweek", "day"):
+        words = re.findall(r"[^\W\d_]{3,}", value)
+        named = [{n for n, day in enumerate(WEEKDAYS) if day.casefold().startswith(word)} for word in words]
+        if named and len(named[0]) == 1 == len(set().union(*named)):
+            found = [h for h in range(168) if h // 24 in named[0]]
     elif name in ("partofday", "timeofday", "daypart"):
         parts = [next(word for end, word in PARTS_OF_DAY if h < end) for h in range(24)]
         found = [h for h in range(168) if value in {parts[(h + late) % 24] for late in range(-2, 3)}]
@@ -173,10 +187,10 @@ def _later(n: int, unit: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _weekend(country: str) -> frozenset[int]:
+def _country(country: str) -> HolidayBase:
     import holidays
 
-    return frozenset(holidays.country_holidays(country).weekend)
+    return holidays.country_holidays(country, expand=False)  # weekends need no list of holidays
 
 
 @lru_cache(maxsize=64)

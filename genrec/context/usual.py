@@ -17,8 +17,9 @@ from functools import cache
 from math import atan2, cos, degrees, radians, sin
 from typing import Any, Literal, get_args
 
-from genrec.context.place import Point, is_jump, kilometres, place, point, rounded
+from genrec.context.place import is_jump, kilometres, place, rounded
 from genrec.events import Context
+from genrec.sources.zones import Point, point
 from genrec.text import clean
 
 CELL = 10
@@ -69,7 +70,8 @@ class Whereabouts:
     def __init__(self, *, usual: bool = True) -> None:
         self.usual = usual  # without it, only positions are followed
         self.before: Point | None = None  # where the moment before was, if that can be believed
-        self._last: tuple[Point, float] | None = None  # the last position that can be believed, and when
+        self.last: Point | None = None  # the last position that can be believed
+        self._last_s = 0.0  # when that was
         self._anchors: dict[int, int] = {}
         self._named: dict[str, Place] = {}
         self._kinds: dict[Place, Counter[str]] = {}
@@ -84,11 +86,9 @@ class Whereabouts:
 
         A position to which nobody gets so fast is not believed; whichever of the two is wrong, that heals within a day.
         """
-        position = point(context)
-        if position and self._last:
-            there, at_s = self._last
-            if is_jump(kilometres(*position, *there), at.timestamp() - at_s):
-                position = None
+        position = point(context.latitude, context.longitude)
+        if position and self.last and is_jump(kilometres(*position, *self.last), at.timestamp() - self._last_s):
+            position = None
         if not self.usual:
             return Here(position=position, place=None)
         self._forget(at)
@@ -108,7 +108,7 @@ class Whereabouts:
         here = self.find(context, at)
         self.before = here.position
         if here.position:
-            self._last = here.position, at.timestamp()
+            self.last, self._last_s = here.position, at.timestamp()
         if here.place is None:
             return
         if here.position:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +19,11 @@ from genrec.catalog import Catalog
 from genrec.evaluation.split import hashed
 from genrec.events import Event, weights_of
 from genrec.history import History, moments
-from genrec.sources.times import is_zone
 from genrec.sources.zones import clocks as clocks_of
+from genrec.sources.zones import walls
 
 DAY_US = 86_400_000_000
 """Microseconds of a day."""
-_HOUR_US = DAY_US // 24
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -93,7 +91,7 @@ class Log:
             user=user,
             item=item,
             at_us=at_us,
-            wall_us=_wall(at_us, clock, list(clocks)),
+            wall_us=walls(at_us, clock, list(clocks)),
             weight=np.concatenate(weights),
             held_out=np.zeros(len(user), bool),
         )
@@ -129,7 +127,7 @@ class Log:
             user=columns[0],
             item=columns[1],
             at_us=columns[2],
-            wall_us=_wall(columns[2], columns[3], list(clocks)),
+            wall_us=walls(columns[2], columns[3], list(clocks)),
             weight=np.ones(len(rows)),
             held_out=columns[4].astype(bool),
         )
@@ -223,16 +221,3 @@ def _numbers(values: pa.Array, known: dict[str, int]) -> np.ndarray:
     numbers = np.array([known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()] + [-1], np.int64)
     found: np.ndarray = numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy()]
     return found
-
-
-def _wall(at_us: np.ndarray, clock: np.ndarray, zones: Sequence[str]) -> np.ndarray:
-    """What clocks on walls showed; no clock changes within an hour UTC. A zone that nobody knows is taken for UTC."""
-    wall_us = at_us.copy()
-    for number, name in enumerate(zones):
-        if name == "UTC" or not is_zone(name):
-            continue
-        here, zone = clock == number, ZoneInfo(name)
-        hours, which = np.unique(at_us[here] // _HOUR_US, return_inverse=True)
-        offsets = [_instant(hour * _HOUR_US).astimezone(zone).utcoffset() or timedelta() for hour in hours.tolist()]
-        wall_us[here] += np.array([offset // timedelta(microseconds=1) for offset in offsets], np.int64)[which]
-    return wall_us

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.context.place import EARTH_KM, Point, is_jump
+from genrec.context.place import EARTH_KM, is_jump
 from genrec.evaluation.log import Log
+from genrec.sources.zones import Point
 
 FAR_KM = 1000.0
 """A position is turned round where it lies so much and three times farther from the main city of its time zone than it
@@ -56,16 +57,17 @@ class Tally:
             self._zones += names
             yield batch
 
-    def count(self, log: Log, zones: Mapping[str, str]) -> Positions:
+    def count(self, log: Log, zones: Mapping[str, str], time_zone: str | None = None) -> Positions:
         """Count what cannot be.
 
         Args:
             log: The same events.
             zones: By which clock people live, by user id: where an event does not say.
+            time_zone: By which clock everybody else does.
         """
         latitude, longitude, zone = (np.concatenate([[], *(column[i] for column in self._columns)]) for i in range(3))
         zone = zone.astype(np.int64)
-        names = [*self._zones, *(zones.get(user) for user in log.users)]
+        names = [*self._zones, *(zones.get(user, time_zone) for user in log.users)]
         unsaid = np.array([name is None for name in names], bool)
         zone = np.where(unsaid[zone], len(self._zones) + log.user, zone)
         there = ~np.isnan(latitude) & ~np.isnan(longitude)
@@ -86,9 +88,10 @@ class Tally:
         )
 
 
-def odd(batch: pa.RecordBatch) -> tuple[int, int]:
-    """How many events of a batch are nowhere, and how many are turned round, by the time zones that they name."""
+def odd(batch: pa.RecordBatch, time_zone: str | None = None) -> tuple[int, int]:
+    """How many events of a batch are nowhere, and how many are turned round, by the zones they name, else that one."""
     latitude, longitude, zone, names = _columns(batch)
+    names = [name or time_zone for name in names]
     nowhere = (latitude == 0) & (longitude == 0)
     return int(nowhere.sum()), int(_turned_round(latitude, longitude, zone, names).sum())
 

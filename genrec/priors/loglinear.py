@@ -26,8 +26,7 @@ from genrec.context import FEATURES
 from genrec.errors import ConfigError
 from genrec.events import Context, weights_of
 from genrec.priors.base import Prior, State, instant, known_rows
-from genrec.sources.times import is_zone
-from genrec.sources.zones import clocks
+from genrec.sources.zones import clocks, walls
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -107,13 +106,7 @@ class Events:
     @cached_property
     def local(self) -> np.ndarray:
         """What the clock on the wall said, UTC where that is unknown. Shape ``(n_events,)``, datetime64[us]."""
-        found = self.at.copy()
-        for number, name in enumerate(self.zones):
-            if name and is_zone(name) and len(which := np.flatnonzero(self.zone == number)):
-                hours, place = np.unique(self.at[which].astype("datetime64[h]"), return_inverse=True)
-                offsets = [_offset(hour, ZoneInfo(name)) for hour in hours.astype("datetime64[us]").tolist()]
-                found[which] += np.array(offsets, "timedelta64[us]")[place]
-        return found
+        return walls(self.at.astype(np.int64), self.zone, self.zones).astype("datetime64[us]")
 
 
 class Popular:
@@ -162,10 +155,6 @@ class Popular:
         some = slice(min(old, new), max(old, new))
         between = np.bincount(self._row[some], self._weight[some], minlength=self._n_items)
         return between if new > old else -between
-
-
-def _offset(at: datetime, zone: ZoneInfo) -> np.timedelta64:
-    return np.timedelta64(at.replace(tzinfo=UTC).astimezone(zone).utcoffset(), "us")
 
 
 def _numbers(names: pa.Array, numbers: dict[Any, int]) -> np.ndarray:

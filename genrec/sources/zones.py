@@ -1,32 +1,50 @@
-"""Which clock is on the wall at a position. Knows nothing of files; the zones are those of tzfpy, offline."""
+"""Which clock is on the wall at a position, and what it shows. Knows nothing of files; the map is tzfpy's, offline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from zoneinfo import TZPATH
+from zoneinfo import TZPATH, ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.sources.times import is_zone
 
+Point = tuple[float, float]
+"""Degrees north and degrees east."""
 
-@lru_cache(maxsize=65_536)
-def zone_at(latitude: float | None, longitude: float | None) -> str | None:
-    """IANA name of the time zone of a position, true to about 100 m of its border; at sea it is such as ``Etc/GMT+3``.
+_QUARTER_US = 900_000_000
+"""Microseconds within which no clock has changed in living memory: they do on a quarter of an hour UTC."""
 
-    None where the position is unknown, not on earth, or (0, 0), which stands for unknown in many sources.
-    """
+
+def point(latitude: float | None, longitude: float | None) -> Point | None:
+    """A position; None where it is unknown, not on earth, or (0, 0), which stands for unknown in many sources."""
     if latitude is None or longitude is None or not (latitude or longitude):
         return None
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # nor NaN
-        return None
+    return (latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None  # nor NaN
+
+
+def zone_at(latitude: float | None, longitude: float | None) -> str | None:
+    """IANA name of the time zone of a position, true to about 100 m of its border.
+
+    None where there is no position, and at sea, where nobody lives and many a wrong position lies.
+    """
+    there = point(latitude, longitude)
+    return there and _zone_at(*(round(1000 * degrees) for degrees in there))
+
+
+@lru_cache(maxsize=65_536)
+def _zone_at(north: int, east: int) -> str | None:
+    """The same of thousandths of degrees."""
     from tzfpy import get_tz  # reads its map at the first question: only where a position asks
 
-    name = get_tz(longitude, latitude)
-    return name if is_zone(name) else None
+    name = get_tz(east / 1000, north / 1000)
+    return name if is_zone(name) and not name.startswith("Etc/") else None
 
 
 def clocks(events: pa.RecordBatch) -> pa.Array:
@@ -34,14 +52,38 @@ def clocks(events: pa.RecordBatch) -> pa.Array:
 
     As for a moment, see `genrec.history.moments`, a name that this machine does not know is none.
     """
-    names, n = events.schema.names, len(events)
-    zones = events["time_zone"] if "time_zone" in names else pa.nulls(n, pa.string())
+    names = events.schema.names
+    zones = events["time_zone"] if "time_zone" in names else pa.nulls(len(events), pa.string())
     known = pa.array([name for name in pc.unique(zones).to_pylist() if name and is_zone(name)], pa.string())
     zones = pc.if_else(pc.is_in(zones, known), zones, None)
-    if not {"latitude", "longitude"} <= set(names) or events["latitude"].null_count == n:
+    if not {"latitude", "longitude"} <= set(names):
         return zones
-    columns = (column.to_pylist() for column in (zones, events["latitude"], events["longitude"]))
-    return pa.array([zone or zone_at(*where) for zone, *where in zip(*columns, strict=True)], pa.string())
+    where = [events["latitude"], events["longitude"]]
+    asks = pc.and_(pc.is_null(zones), pc.and_(*(pc.is_valid(degrees) for degrees in where)))
+    north, east = (degrees.filter(asks).to_numpy() for degrees in where)
+    near = 1e6 * np.rint(1000 * north) + np.rint(1000 * east)  # the same number where `_zone_at` is asked the same
+    _, first, which = np.unique(near, return_index=True, return_inverse=True)
+    found = pa.array([zone_at(*there) for there in zip(north[first].tolist(), east[first].tolist(), strict=True)])
+    return pc.replace_with_mask(zones, asks, found.cast(pa.string()).take(pa.array(which)))
+
+
+def walls(at_us: np.ndarray, clock: np.ndarray, zones: Sequence[str | None]) -> np.ndarray:
+    """What clocks on walls showed, microseconds since 1970 there, UTC where a clock is unknown. Shape ``(n,)``, int64.
+
+    Args:
+        at_us: Instants, microseconds since 1970 UTC. Shape ``(n,)``, int64.
+        clock: By which of `zones` each is read. Shape ``(n,)``.
+        zones: IANA names.
+    """
+    wall_us, epoch = at_us.copy(), datetime(1970, 1, 1, tzinfo=UTC)
+    for number, name in enumerate(zones):
+        if not name or name == "UTC" or not is_zone(name) or not len(here := np.flatnonzero(clock == number)):
+            continue
+        quarters, which = np.unique(at_us[here] // _QUARTER_US, return_inverse=True)
+        instants = (epoch + timedelta(microseconds=quarter * _QUARTER_US) for quarter in quarters.tolist())
+        offsets = [at.astimezone(ZoneInfo(name)).utcoffset() or timedelta() for at in instants]
+        wall_us[here] += np.array(offsets, "timedelta64[us]").astype(np.int64)[which]
+    return wall_us
 
 
 def version() -> list[str]:

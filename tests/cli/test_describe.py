@@ -150,6 +150,8 @@ def test_a_person_s_own_clock_tells_that_a_position_is_turned_round() -> None:
     for listed, n in ((users, 1), ([], 0)):
         found = describe(catalog=Catalog.of(ITEMS), users=listed, edges=[], events=events)
         assert found.positions.n_turned_round == n
+    found = describe(catalog=Catalog.of(ITEMS), users=[], edges=[], events=events, time_zone="Europe/Paris")
+    assert found.positions.n_turned_round == 1, "of everybody else it is the workspace's"
 
 
 def test_nothing_at_all() -> None:

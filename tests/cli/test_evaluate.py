@@ -170,7 +170,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lists, Li
     return folder, *lists_beside_what_is_left_out(folder / "shop")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(who=st.integers(0, 8), back=st.integers(0, 1), other=st.integers(1, 9))
 def test_no_list_that_is_judged_depends_on_what_is_held_out(
     unchanged: tuple[Path, Lists, Lists], tmp_path_factory: pytest.TempPathFactory, who: int, back: int, other: int

@@ -85,6 +85,16 @@ def test_what_a_row_says_of_its_time_wrongly_is_said(workspace: Path) -> None:
     assert "in the future" not in result.stdout
 
 
+def test_the_workspaces_clock_tells_that_a_position_is_turned_round(workspace: Path) -> None:
+    (workspace / "genrec.toml").write_text('time_zone = "Europe/Paris"\n')
+    (workspace / "places.csv").write_text(
+        "user_id,item_id,at,lat,lon\nann,1,2024-01-02T10:00Z,2.35,48.86\nann,1,2024-01-03T10:00Z,48.86,2.35\n"
+    )
+    for more in (["--dry-run"], []):
+        result = run(workspace, "file", "places.csv", *more)
+        assert "1 of the events lie far from their time zone" in result.stdout, result.stderr
+
+
 def test_positions_that_a_row_shows_to_be_wrong_are_said_and_kept_as_they_came(workspace: Path) -> None:
     (workspace / "places.csv").write_text(
         "user_id,item_id,at,lat,lon\n"

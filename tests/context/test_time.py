@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from genrec.events import Context, Event, Item, batch
 from genrec.history import Moment, moments
 from genrec.priors.loglinear import Events
 from genrec.recommender import instant
-from genrec.sources.zones import clocks, zone_at
+from genrec.sources.zones import _zone_at, clocks, walls, zone_at
 
 PARIS, NEW_YORK, TROMSO = (48.85, 2.35), (40.71, -74.0), (69.65, 18.96)
 FRIDAY = datetime(2026, 5, 22, 19, 10, tzinfo=UTC)
@@ -52,6 +53,13 @@ def test_the_weekend_is_the_countrys() -> None:
     assert [weekend(at, "EG") for at in days.values()] == ["weekend", "weekend", "weekday"]
 
 
+def test_the_weekend_is_that_of_its_year() -> None:
+    for year, fri_sat_sun in ((2021, ["weekend", "weekend", "weekday"]), (2024, ["weekday", "weekend", "weekend"])):
+        friday = date.fromisocalendar(year, 20, 5)
+        said = [weekend(datetime.combine(friday + timedelta(days=n), datetime.min.time()), "AE") for n in range(3)]
+        assert said == fri_sat_sun, year
+
+
 def test_a_holiday_is_told_a_fortnight_ahead() -> None:
     christmas = date(2026, 12, 25)
     said = {n: ahead(datetime.combine(christmas - timedelta(days=n), datetime.min.time()), "FR") for n in range(16)}
@@ -61,11 +69,18 @@ def test_a_holiday_is_told_a_fortnight_ahead() -> None:
     assert ahead(datetime(2026, 12, 20), "") == ""
 
 
+def test_what_is_observed_today_is_not_ahead() -> None:
+    friday = datetime(2026, 7, 3)  # the fourth is a Saturday
+    assert holiday(friday, "US") == "Independence Day"
+    assert ahead(friday, "US") == ""
+    assert ahead(friday - timedelta(days=1), "US") == "day before Independence Day"
+
+
 @given(st.datetimes(datetime(2002, 1, 1), datetime(2030, 1, 1)), st.sampled_from(["DE", "US", "IN"]))
 def test_what_is_ahead_is_the_holiday_of_that_day(at: datetime, country: str) -> None:
     numbers = "two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
     coming = [holiday(at + timedelta(days=n), country) for n in range(1, 15)]
-    names = ["" if name.startswith("day before ") else name for name in coming]
+    names = ["" if name.startswith("day before ") or name == holiday(at, country) else name for name in coming]
     first = next((n for n, name in enumerate(names, 1) if name), None)
     expected = (
         "" if first is None else f"{'day' if first == 1 else numbers[first - 2] + ' days'} before {names[first - 1]}"
@@ -125,6 +140,21 @@ def test_a_day_begins_dark_and_grows_light_and_dark_again(latitude: float, longi
         assert order == [LIGHT[(start + n) % 5] for n in range(len(order))]
 
 
+def test_it_grows_dark_without_a_position() -> None:
+    noon = datetime(2026, 5, 22, 10, tzinfo=UTC)
+    visits = [(0, None), (1, PARIS), (12, None), (13, (0.0, 0.0)), (25, None)]
+    told = Words(features=("daylight",)).each(at_place(noon + timedelta(hours=h), there) for h, there in visits)
+    assert [words["daylight"] for words in told] == ["", "in daylight", "after sunset", "after sunset", "in daylight"]
+
+
+def test_what_is_ahead_is_written_until_nothing_is() -> None:
+    days = (datetime(2026, 12, 21, 9), datetime(2026, 12, 21, 10), datetime(2027, 1, 19), datetime(2027, 1, 19, 1))
+    visits = [Moment(at=at.replace(tzinfo=UTC), context=Context(), item_ids=()) for at in days]
+    told = list(Words(country="FR", features=("season", "ahead")).each(visits))
+    lines = [line(words, before) for before, words in zip([None, *told], told, strict=False)]
+    assert lines == ["winter, four days before Christmas Day", "four days before Christmas Day", "", ""]
+
+
 def test_a_visit_goes_on_for_half_an_hour_after_each_moment() -> None:
     minutes = [0, 30, 59, 90, 90 + 29, 200, 231]
     words = Words(features=("session",)).each(at_place(FRIDAY + timedelta(minutes=m)) for m in minutes)
@@ -179,7 +209,7 @@ def test_a_position_knows_its_clock() -> None:
         "America/New_York",
         "Europe/Oslo",
     ]
-    assert zone_at(0.0, -30.0) == "Etc/GMT+2", "at sea"
+    assert zone_at(0.0, -30.0) is None, "at sea"
     for nowhere in ((None, 2.0), (0.0, 0.0), (91.0, 2.0), (2.0, 181.0), (float("nan"), 2.0)):
         assert zone_at(*nowhere) is None
 
@@ -194,6 +224,13 @@ def test_where_an_event_names_no_clock_its_positions_counts() -> None:
     assert named.time_zone == "Asia/Tokyo"
     assert at_place(at, NEW_YORK, time_zone="Mars/Olympus").context.time_zone == "America/New_York"
     assert at_place(at, (0.0, 0.0)).context.time_zone is None
+
+
+def test_one_position_with_latitude_and_longitude_swapped_does_not_set_the_clock() -> None:
+    swapped = PARIS[::-1]
+    visits = [at_place(FRIDAY + timedelta(hours=n), there) for n, there in enumerate((PARIS, PARIS, swapped, PARIS))]
+    said = [words["hour"] for words in Words(features=("hour",), time_zone="Europe/Paris").each(visits)]
+    assert said == ["nine pm", "ten pm", "eleven pm", "twelve am"]
 
 
 def test_columns_and_moments_have_the_same_clocks() -> None:
@@ -213,9 +250,6 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     ]
     assert clocks(batch("events", events)).to_pylist() == [one.context.time_zone for one in moments(events)]
     assert clocks(pa.record_batch({"user_id": ["ann"]})).to_pylist() == [None]
-    zone_at.cache_clear()
-    clocks(batch("events", events * 20))
-    assert zone_at.cache_info().misses <= len(places), "each place is asked about once"
     catalog = Catalog.of([Item(item_id="tea", title="Tea")])
     walls = [Words().local(moment).replace(tzinfo=None) for moment in moments(events)]
     assert Events.read(catalog, [batch("events", events)]).local.tolist() == walls, "what priors learn from"
@@ -223,11 +257,44 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     assert log.wall_us.astype("datetime64[us]").tolist() == walls, "what an audit looks at"
 
 
+@given(st.lists(st.tuples(st.none() | st.floats(-91, 91), st.none() | st.floats(-181, 181))))
+def test_columns_find_the_clocks_of_single_positions(places: list[tuple[float | None, float | None]]) -> None:
+    latitude, longitude = (pa.array([place[i] for place in places], pa.float64()) for i in (0, 1))
+    found = clocks(pa.record_batch({"latitude": latitude, "longitude": longitude}))
+    assert found.to_pylist() == [zone_at(*place) for place in places]
+
+
+def test_the_map_is_asked_once_about_a_place_and_not_where_events_name_their_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr("tzfpy.get_tz", lambda east, north: asked.append((north, east)) or "Europe/Paris")
+    _zone_at.cache_clear()
+
+    def events(time_zone: str | None) -> pa.RecordBatch:
+        near = [Context(latitude=48.85 + n / 1e6, longitude=2.35, time_zone=time_zone) for n in range(100)]
+        return batch("events", [Event(user_id="ann", item_id="tea", at=FRIDAY, context=context) for context in near])
+
+    assert set(clocks(events("Asia/Tokyo")).to_pylist()) == {"Asia/Tokyo"}
+    assert asked == []
+    assert set(clocks(events(None)).to_pylist()) == {"Europe/Paris"}
+    assert asked == [PARIS]
+    _zone_at.cache_clear()
+
+
 CHANGES = {  # the hour, UTC, at which clocks changed
     "Europe/Paris": (datetime(2025, 3, 30, 1), datetime(2025, 10, 26, 1)),
     "America/New_York": (datetime(2025, 3, 9, 7), datetime(2025, 11, 2, 6)),
     "Australia/Lord_Howe": (datetime(2025, 10, 4, 15, 30), datetime(2025, 4, 5, 15)),  # by half an hour
 }
+
+
+@given(st.sampled_from(sorted(CHANGES)), st.sampled_from((0, 1)), st.integers(-180, 180), st.integers(1, 180))
+def test_columns_show_what_clocks_on_walls_do_where_they_jump(name: str, which: int, minutes: int, more: int) -> None:
+    instants = [CHANGES[name][which].replace(tzinfo=UTC) + timedelta(minutes=m) for m in (minutes, minutes + more)]
+    at_us = np.array([at.replace(tzinfo=None) for at in instants], "datetime64[us]").astype(np.int64)
+    shown = walls(at_us, np.array([1, 0]), [None, name]).astype("datetime64[us]").tolist()
+    assert shown == [instants[0].astimezone(ZoneInfo(name)).replace(tzinfo=None), instants[1].replace(tzinfo=None)]
 
 
 @given(st.sampled_from(sorted(CHANGES)), st.sampled_from((0, 1)), st.integers(-180, 180), st.integers(1, 180))
@@ -256,6 +323,14 @@ def test_instants_keep_their_order_where_the_clock_jumps(name: str, which: int, 
         ("weekday", "Friday", True),
         ("Day of week", "fri", True),
         ("weekday", "Monday", False),
+        ("weekday", "Tues.", False),
+        ("day", "Mon, 3 May", False),
+        ("day", "Fri, 22 May", True),
+        ("day", "Mon-Fri", True),  # names more than one
+        ("day", "not Monday", True),
+        ("day", "Mo", True),
+        ("weekday", "weekend", True),  # as little does this name one
+        ("part_of_day", "late morning", True),
         ("day", "3", True),  # who knows where they begin
         ("weekday", "vendredi", True),
         ("time_of_day", "evening", True),

@@ -10,12 +10,13 @@ import pytest
 
 from genrec.context import FEATURES, OPTIONAL, Words, line
 from genrec.context.device import device, extra
-from genrec.context.place import distance, point
+from genrec.context.place import distance
 from genrec.context.time import WEEKDAYS, holiday, season, since
 from genrec.errors import DataError, ModelError
 from genrec.events import Context, Event, event_of
 from genrec.history import Moment, moments
 from genrec.models import model_folder
+from genrec.sources.zones import point
 from genrec.tokenizer import HfTokenizer
 
 PLAIN = tuple(f for f in FEATURES if f not in OPTIONAL)
@@ -166,8 +167,8 @@ def test_nobody_is_away_from_nowhere() -> None:
     [(None, 13.0), (52.5, None), (float("nan"), 13.0), (91.0, 13.0), (13.0, -181.0), (0.0, 0.0), (0.0, float("inf"))],
 )
 def test_what_is_no_position_is_not_used(latitude: float | None, longitude: float | None) -> None:
-    assert point(Context(latitude=latitude, longitude=longitude)) is None
-    assert point(Context(latitude=0.0, longitude=13.4)) == (0.0, 13.4)
+    assert point(latitude, longitude) is None
+    assert point(0.0, 13.4) == (0.0, 13.4)
 
 
 def test_of_two_moments_that_nobody_gets_between_no_distance_is_told() -> None:

@@ -14,7 +14,7 @@ from genrec.trie import LayeredTrie, Trie
 from tests.decoding.test_search import DiceModel, catalogues, scorings, trie_of
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     catalogues.filter(lambda sequences: len(sequences) > 1),
     scorings,

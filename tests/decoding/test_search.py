@@ -115,7 +115,7 @@ scorings = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(catalogues, scorings, st.integers(0, 2**16), st.integers(1, 12), st.integers(1, 20), st.data())
 def test_search_and_score_equal_brute_force(
     sequences: list[tuple[int, ...]], scoring: Scoring, seed: int, k: int, width: int, data: st.DataObject
@@ -258,7 +258,7 @@ def test_trees_share_beginnings() -> None:
     assert next(len(tree) for tree in seen) == 4  # 1, 2 and the choice between 3 and 6
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     catalogues,
     scorings,

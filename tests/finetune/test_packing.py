@@ -87,7 +87,7 @@ def without_filler(ids: list[int], newline: int) -> list[int]:
     return [a for i, a in enumerate(ids) if not (a == newline and i and ids[i - 1] == newline)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 40),
     st.integers(0, 9),
@@ -206,7 +206,7 @@ def test_choices_are_where_the_trie_branches(writing: Writing) -> None:
     assert len(Chooser(alone.trie).to([0, 0])) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(30, 300), min_size=1, max_size=60), st.integers(300, 900), st.integers(0, 30))
 def test_a_plan_has_each_row_once_and_no_step_is_too_long(lengths: list[int], n_tokens: int, n_shared: int) -> None:
     steps = plan(lengths, n_tokens, random.Random(1), n_shared=n_shared)

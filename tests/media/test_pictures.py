@@ -83,7 +83,7 @@ def test_what_is_no_picture_of_a_plain_format_is_refused(content: bytes) -> None
 WHOLE = [saved(Image.effect_noise((24, 16), 80), kind) for kind in ("BMP", "GIF", "JPEG", "PNG", "WEBP")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     whole=st.sampled_from(WHOLE),
     end=st.integers(0, 3000),

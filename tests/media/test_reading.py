@@ -213,7 +213,7 @@ def test_a_file_that_is_too_long_is_refused(store: Store, folder: Path, monkeypa
     assert set(words(store)) == {"a"}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=900))
 def test_whatever_a_reader_says_is_kept_as_one_short_clean_line(store: Store, folder: Path, text: str) -> None:
     class Says(Echo):

@@ -125,7 +125,7 @@ TAKEN = st.lists(st.tuples(USERS, ITEMS, st.integers(0, 40).map(lambda half: hal
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(taken=TAKEN, day=st.integers(0, 20), asked_before=st.lists(st.integers(0, 21), max_size=3))
 def test_the_future_changes_nothing(name: str, taken: list[Taken], day: int, asked_before: list[int]) -> None:
     past = [one for one in taken if one[2] < day]
@@ -140,7 +140,7 @@ def test_the_future_changes_nothing(name: str, taken: list[Taken], day: int, ask
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(taken=TAKEN, day=st.integers(0, 20))
 def test_held_out_nothing_counts_that_the_person_did_later(name: str, taken: list[Taken], day: int) -> None:
     asked = history(taken, "ann", day), Context()
@@ -153,7 +153,7 @@ def test_held_out_nothing_counts_that_the_person_did_later(name: str, taken: lis
 
 
 @given(user=USERS, day=st.integers(0, 20), held_out=st.booleans(), taken=TAKEN)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_kept_and_is_mapped_again_says_the_very_same(
     learned: Prior, kept: Prior, user: str, day: int, held_out: bool, taken: list[Taken]
 ) -> None:
@@ -186,7 +186,7 @@ def kept(each: str, learned: Prior, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(taken=TAKEN, day=st.integers(0, 20))
 def test_growing_makes_what_fitting_to_everything_makes(name: str, taken: list[Taken], day: int) -> None:
     catalog = catalogue()

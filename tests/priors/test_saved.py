@@ -351,7 +351,7 @@ CHANGES = st.lists(
 
 
 @pytest.mark.parametrize("name", ["popularity", "sequence"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(rounds=st.lists(CHANGES, max_size=4), cut=st.none() | st.integers(1, 30))
 def test_whatever_happens_to_the_log_it_is_as_if_fitted_anew(
     name: str, rounds: list[list[tuple[Any, ...]]], cut: int | None, tmp_path_factory: pytest.TempPathFactory

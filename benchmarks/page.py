@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def page() -> None:
                 continue
             rows, origin = made["rows"], f"`{made['command']}`, commit {(made['commit'] or 'unknown')[:12]}"
             pieces.append(f"### {stem}\n\n{_rows(stem, rows)}\n\n{origin}, {made['machine']}\n")
-            if stem.startswith("train-"):
+            if re.match(r"train-(?!.*-fold-[1-4])", stem):  # folds look alike
                 curves[f"{dataset}, {stem.removeprefix('train-')}"] = rows[0]["log"]
     (RESULTS.parent / "training.md").write_text("\n".join(pieces), encoding="utf-8")
     if curves:

@@ -22,6 +22,7 @@ from genrec.evaluation.log import Log
 from genrec.evaluation.split import split_by_person
 from genrec.events import Context, Event, Item, batch
 from genrec.history import read_history
+from genrec.priors.blend import Blend, _latest
 from genrec.priors.loglinear import Events, Pairs, Popular
 from genrec.priors.popularity import Popularity
 from genrec.priors.sequence import Sequence
@@ -206,6 +207,28 @@ def test_what_others_took_counts_by_its_weight_and_weak_choices_fit_nothing(tmp_
         pairs = Pairs.of(log, len(ITEMS), reach=1)
         assert all(np.isclose(pairs.weight, np.where(pairs.other == 0, 0.3, 1.0)))
         assert log.n_targets.tolist() == [0] * 10 + [1] * 4
+
+
+def test_weights_are_fitted_to_what_was_chosen_last_however_much_was_looked_at_since(tmp_path: Path) -> None:
+    people = [f"u{n}" for n in range(20)]
+    bought = [event((n + k) % 3, "buy", n, user_id=u) for k, u in enumerate(people) for n in range(9)]
+    seen = [event(3 + n % 2, "view", 100 + n, user_id=u) for u in people for n in range(40)]
+    first = [event(4, "view", -1, user_id=u) for u in people]
+    catalog = Catalog.of(ITEMS)
+    with filled(tmp_path / "a.db", bought) as plain, filled(tmp_path / "b.db", bought + seen, Actions.of()) as more:
+        logs = [Events.read(catalog, store.choices()) for store in (plain, more)]
+        cases = [_latest(catalog, log, 1000) for log in logs]
+        assert cases[0] == cases[1], "what was looked at later is not in the way"
+        assert len(cases[0]) == 36
+        blend = Blend.of({"popularity": Popularity(), "sequence": Sequence()})
+        blend.fit(catalog, more.choices())
+        assert blend.weights.tolist() != [0.5, 0.5]
+    with filled(tmp_path / "c.db", first + bought + seen, Actions.of()) as mixed:
+        prior = Sequence()
+        prior.fit(catalog, mixed.choices())
+        assert len(prior._choices()) == len(bought), "one of each moment with a target"
+        assert {row for *_, row in prior._choices()} == {0, 1, 2}
+        assert {row for *_, row in _latest(catalog, prior._log, 1000)} == {0, 1, 2}
 
 
 def test_weak_choices_are_written_and_are_no_targets(tmp_path: Path) -> None:

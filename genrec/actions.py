@@ -25,6 +25,11 @@ class Rule:
     positive: float | None = None
     """The least value that is a choice; a lower one refuses, and an event without a value is a choice."""
 
+    @property
+    def may_refuse(self) -> bool:
+        """Whether an event can be a refusal by it."""
+        return self.weight < 0 or self.positive is not None
+
     def __str__(self) -> str:
         return f"{self.weight:g}" if self.positive is None else f"1 from {self.positive:g} on, below -1"
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event as sql_event
 
 from genrec.actions import STRONG, Actions, Rule, plain_name
 from genrec.catalog import Catalog
@@ -135,6 +136,9 @@ def test_histories_and_refusals_are_what_the_rules_say(
         assert sorted((e.at, e.item_id, e.weight) for e in past) == sorted(
             (e.at, e.item_id, w) for e, w in chosen if e.at < at
         )
+        for most in (1, 4, 8):
+            n_dropped = max(0, -(-(len(past) - most) // max(1, most // 4)) * max(1, most // 4))
+            assert store.history("ann", at, max_events=most) == past[n_dropped:]
         assert store.item_ids("ann", at) == {e.item_id for e, _ in chosen if e.at < at}
         streamed = [row for rows in store.choices() for row in rows.to_pylist()]
         assert sorted((r["at"], r["weight"]) for r in streamed) == sorted((e.at, w) for e, w in chosen)
@@ -143,6 +147,23 @@ def test_histories_and_refusals_are_what_the_rules_say(
             strong = {e.item_id for e, w in chosen if e.at == moment.at and w >= STRONG}
             assert set(moment.item_ids) - moment.weak == strong
             assert set(moment.item_ids[: len(strong)]) == strong
+
+
+def test_where_nothing_was_refused_actions_are_all_that_is_read(tmp_path: Path) -> None:
+    events = [event(n % 5, ("buy", "VIEW", "impression")[n % 3], n) for n in range(9)]
+    at, asked = START + timedelta(days=1), list[str]()
+    with filled(tmp_path / "index.db", events, Actions.of()) as store:
+        sql_event.listen(store._engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+        assert not store.refused("ann", at)
+        [names] = [one for one in asked if "FROM events" in one]
+        assert names.startswith("SELECT DISTINCT events.action \nFROM")
+        asked.clear()
+        assert len(store.history("ann", at, max_events=4)) == 4
+        [count] = [one for one in asked if "count(" in one]
+        assert "lower(" not in count, "a name is spelt plainly once, not for each event"
+        with Store.open(tmp_path / "index.db") as other:
+            other.append([batch("events", [event(1, "dislike", 10)])], source="another process")
+        assert store.refused("ann", at) == {"i1"}
 
 
 @settings(QUICK, max_examples=10)

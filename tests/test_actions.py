@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -20,12 +21,16 @@ from genrec.cli import main
 from genrec.config import create_workspace
 from genrec.errors import ConfigError, TrainingError
 from genrec.evaluation.log import Log
-from genrec.evaluation.split import split_by_person
-from genrec.events import Context, Event, Item, batch
-from genrec.history import read_history
+from genrec.evaluation.split import split_by_person, split_by_time
+from genrec.events import Context, Edge, Event, Item, batch
+from genrec.finetune.packing import _shuffled
+from genrec.history import Moment, read_history
 from genrec.priors.blend import Blend, _latest
+from genrec.priors.friends import Friends
 from genrec.priors.loglinear import Events, Pairs, Popular
 from genrec.priors.popularity import Popularity
+from genrec.priors.repeat import FEATURES as NAMES_OF_REPEAT
+from genrec.priors.repeat import Repeat
 from genrec.priors.sequence import Sequence
 from genrec.prompt import bundled_prompts, load_template, render_rows
 from genrec.store import Store
@@ -250,6 +255,76 @@ def test_weights_are_fitted_to_what_was_chosen_last_however_much_was_looked_at_s
         assert len(prior._choices()) == len(bought), "one of each moment with a target"
         assert {row for *_, row in prior._choices()} == {0, 1, 2}
         assert {row for *_, row in _latest(catalog, prior._log, 1000)} == {0, 1, 2}
+
+
+def test_what_came_next_for_others_and_what_friends_took_counts_by_its_weight(tmp_path: Path) -> None:
+    others = [("bob", 1, "buy"), ("cat", 2, "view")]
+    events = [one for u, item, what in others for one in (event(0, "buy", 1, None, u), event(item, what, 2, None, u))]
+    at, catalog = START + timedelta(days=1), Catalog.of(ITEMS)
+    friends = Friends()
+    friends.relate([batch("edges", [Edge(from_id="ann", to_id=user) for user, *_ in others])])
+    with filled(tmp_path / "next.db", [event(0, "buy", 3), *events], Actions.of()) as store:
+        ann = read_history(store, "ann", at, max_events=9)
+        for prior, feature in ((Sequence(), 0), (Repeat(), NAMES_OF_REPEAT.index("next")), (friends, 0)):
+            bought, seen = [], []
+            for stream in (store.choices(), store.events()):
+                prior.fit(catalog, stream)
+                said = prior._features(prior._past(ann, Context(), later=False))[feature]
+                bought.append(said[1])
+                seen.append(said[2])
+            assert 0 < seen[0] < bought[0], "a look counts less"
+            assert seen[1] == pytest.approx(bought[1], rel=1e-3), "untold, as much"
+
+
+def test_a_split_shows_and_judges_by_what_was_chosen_of_a_moment_alone(tmp_path: Path) -> None:
+    """A look at one item and a purchase of another at one instant, in every moment."""
+    people = [f"u{n}" for n in range(8)]
+    pairs = [
+        (event(n % 2, "buy", n, user_id=u), event(2 + n % 2, "view", n, user_id=u)) for u in people for n in range(6)
+    ]
+    catalog = Catalog.of(ITEMS)
+    with filled(tmp_path / "pairs.db", [one for pair in pairs for one in pair], Actions.of()) as store:
+        known = catalog.row.__contains__
+        for split in (
+            split_by_person(store, known, max_events=100, n_cases=10),
+            split_by_time(store, known, share=0.4, max_events=100, n_cases=10),
+        ):
+            assert split.judge
+            for case in [*split.judge, *split.fit]:
+                assert set(case.moments[-1].item_ids) <= {"i0", "i1"}
+                assert all(len(moment.item_ids) == 2 for moment in case.moments[:-1])
+
+
+def test_rows_shuffle_what_was_chosen_before_what_was_looked_at() -> None:
+    moment = Moment(at=START, context=Context(), item_ids=("a", "b", "c", "x", "y", "z"), weak=frozenset("xyz"))
+    orders = {_shuffled(moment, random.Random(seed)).item_ids for seed in range(50)}
+    assert len(orders) > 20
+    assert all(set(order[:3]) == set("abc") for order in orders)
+    assert all(len({order[place] for order in orders}) == 3 for place in range(6))
+
+
+def test_a_prior_is_fitted_anew_where_actions_count_otherwise_and_only_to_choices(tmp_path: Path) -> None:
+    create_workspace(tmp_path / "shop", {"engine": "none", "prior": "popularity"})
+    people = [f"u{n}" for n in range(6)]
+    bought = [event(n % 2, "buy", n, user_id=u) for u in people for n in range(4)]
+    refused = [event(2, "dislike", n, user_id=u) for u in people for n in range(9)]
+    seen = [event(3, "view", n, user_id=u) for u in people for n in range(4)]
+    filled(tmp_path / "shop" / "genrec.db", bought + refused + seen).close()
+
+    def mass(told: str, held_out: bool) -> np.ndarray:
+        (tmp_path / "shop" / "genrec.toml").write_text(f'engine = "none"\nprior = "popularity"\n[actions]\n{told}\n')
+        with open_workspace(tmp_path / "shop") as opened:
+            split = opened.split(held_out="last", n_cases=9) if held_out else None
+            prior = opened.fitted_prior("popularity", split=split)
+            nobody = read_history(opened.store, "nobody", START + timedelta(days=1), max_events=9)
+            return np.exp(prior.log_mass(nobody, Context()))
+
+    for held_out in (False, True):
+        usual = mass("", held_out)
+        assert usual[2] == pytest.approx(usual[4]), "a refusal makes nothing popular"
+        assert usual[0] > usual[3] > usual[4]
+        told = mass("view = 0", held_out)
+        assert told[3] == pytest.approx(told[4])
 
 
 def test_weak_choices_are_written_and_are_no_targets(tmp_path: Path) -> None:

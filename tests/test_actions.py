@@ -6,6 +6,7 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,7 +20,7 @@ from genrec.actions import STRONG, Actions, Rule, plain_name
 from genrec.catalog import Catalog
 from genrec.cli import main
 from genrec.config import create_workspace
-from genrec.errors import ConfigError, TrainingError
+from genrec.errors import ConfigError, EmptyCatalogError, TrainingError
 from genrec.evaluation.log import Log
 from genrec.evaluation.split import split_by_person, split_by_time
 from genrec.events import Context, Edge, Event, Item, batch
@@ -196,6 +197,36 @@ def test_what_is_refused_is_on_no_list_and_later_refusals_change_none(
             assert len(everything.items) == len(ITEMS)
             answers.append([(item.item_id, item.logprob) for item in answer.items])
     assert answers[0] == answers[1]
+
+
+def test_an_empty_list_says_what_emptied_it(tmp_path: Path) -> None:
+    events = [event(0, "buy", 1), *(event(n, "dislike", 2) for n in range(1, 5)), event(0, "dislike", 3, user_id="bob")]
+    create_workspace(tmp_path / "shop", {"engine": "none"})
+    filled(tmp_path / "shop" / "genrec.db", events).close()
+    with open_workspace(tmp_path / "shop") as opened:
+        recommender, at = opened.recommender(), START + timedelta(days=1)
+
+        def told(**how: Any) -> tuple[str, str]:
+            with pytest.raises(EmptyCatalogError) as caught:
+                recommender.recommend("ann", at=at, **how)
+            return str(caught.value), caught.value.hint or ""
+
+        why, hint = told(exclude_seen=True)
+        assert "all 5 of the catalogue are theirs already or refused." in why
+        assert "--include-seen" in hint
+        assert "--include-refused" in hint
+        why, hint = told(candidates=("i1", "i2"))
+        assert "none is on offer among the candidates that ann did not refuse." in why
+        assert "--include-refused" in hint
+        notes = recommender.recommend("bob", at=at).notes
+        assert any(note.startswith("Nothing that bob chose before") for note in notes)
+        opened.store.append([batch("events", [event(n, "buy", 4) for n in range(1, 5)])], source="later")
+        recommender.retire_items(["i0"])
+        assert told(exclude_seen=True)[0].startswith("No item is left for ann, who already has all 5")
+        recommender.retire_items([f"i{n}" for n in range(5)])
+        why, hint = told()
+        assert "all 5 of the catalogue are retired." in why
+        assert not hint
 
 
 def test_where_all_is_chosen_nothing_changes(tmp_path: Path) -> None:

@@ -326,6 +326,17 @@ def test_a_split_shows_and_judges_by_what_was_chosen_of_a_moment_alone(tmp_path:
                 assert all(len(moment.item_ids) == 2 for moment in case.moments[:-1])
 
 
+def test_what_was_shown_or_refused_before_the_cut_was_there(tmp_path: Path) -> None:
+    bought = [event(n % 2, "buy", n, user_id=f"u{k}") for k in range(9) for n in range(9)]
+    before = [event(2, "impression", 1), event(3, "dislike", 2)]
+    after = [event(n, "buy", 20, user_id=f"u{k}") for k in range(9) for n in (2, 3, 4)]
+    with filled(tmp_path / "future.db", bought + before + after, Actions.of()) as store:
+        split = split_by_time(store, Catalog.of(ITEMS).row.__contains__, share=0.1, max_events=100, n_cases=10)
+        assert split.cut == START + timedelta(hours=20)
+        assert split.future == {"i4"}
+        assert "ann" not in split.ends, "who chose nothing is not learned from"
+
+
 def test_rows_shuffle_what_was_chosen_before_what_was_looked_at() -> None:
     moment = Moment(at=START, context=Context(), item_ids=("a", "b", "c", "x", "y", "z"), weak=frozenset("xyz"))
     orders = {_shuffled(moment, random.Random(seed)).item_ids for seed in range(50)}

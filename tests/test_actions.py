@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from genrec.evaluation.split import split_by_person, split_by_time
 from genrec.events import Context, Edge, Event, Item, batch
 from genrec.finetune.packing import _shuffled
 from genrec.history import Moment, read_history
+from genrec.priors.basket import Basket
 from genrec.priors.blend import Blend, _latest
 from genrec.priors.friends import Friends
 from genrec.priors.loglinear import Events, Pairs, Popular
@@ -82,7 +85,7 @@ def weight(actions: Actions, one: Event) -> float:
         ("click", 0.5),
         ("VIEW", 0.3),
         ("impression", 0),
-        ("skip", -0.5),
+        ("skip", 0),
         ("Thumbs down", -1),
         ("something else", 1),
     ],
@@ -97,10 +100,33 @@ def test_what_a_workspace_says_comes_before_what_is_usual() -> None:
     assert str(actions.of_action("rate")) == "1 from 4 on, below -1"
 
 
-@pytest.mark.parametrize("wrong", [2, -1.5, "no", True, {"positive": "four"}, {"least": 4}, float("nan")])
+@pytest.mark.parametrize(
+    "wrong", [2, -1.5, -0.5, "no", True, {"positive": "four"}, {"positive": math.nan}, {"least": 4}, math.nan]
+)
 def test_a_weight_that_is_none_is_refused_with_advice(tmp_path: Path, wrong: object) -> None:
-    with pytest.raises(ValueError, match="hum takes a weight from -1"):
+    with pytest.raises(ValueError, match="hum takes a weight from 0 to 1"):
         Actions.of({"hum": wrong})
+
+
+def test_a_name_that_is_told_twice_or_says_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="'Hide' is told twice, spelt otherwise"):
+        Actions.of({"hide": 1, "Hide": -1})
+    with pytest.raises(ValueError, match="'_ ' has no sign that counts"):
+        Actions.of({"_ ": 1})
+    apart = Actions.of({"Ärger": -1, "ärger": 0})
+    assert [apart.of_action(name).weight for name in ("ÄRGER", "äRGER")] == [-1, 0], "beyond A to Z as they are"
+
+
+@pytest.mark.parametrize(
+    "name", ["hate_it", "HATE", "thumbs-down-2", "UserNotInterested", "user_skipped", "\N{BROKEN HEART}hate"]
+)
+def test_what_is_called_like_a_refusal_is_suspect(name: str) -> None:
+    assert Actions.of().suspects(name)
+
+
+@pytest.mark.parametrize("name", ["commute", "unblock", "un-hide", "UnMute", "whatever", "dislike", "skip", "play"])
+def test_what_is_named_or_takes_a_refusal_back_is_not(name: str) -> None:
+    assert not Actions.of().suspects(name)
 
 
 def test_the_settings_refuse_it_too_and_a_new_workspace_keeps_what_it_is_given(tmp_path: Path) -> None:
@@ -296,7 +322,8 @@ def test_what_came_next_for_others_and_what_friends_took_counts_by_its_weight(tm
     friends.relate([batch("edges", [Edge(from_id="ann", to_id=user) for user, *_ in others])])
     with filled(tmp_path / "next.db", [event(0, "buy", 3), *events], Actions.of()) as store:
         ann = read_history(store, "ann", at, max_events=9)
-        for prior, feature in ((Sequence(), 0), (Repeat(), NAMES_OF_REPEAT.index("next")), (friends, 0)):
+        repeat = Repeat(), NAMES_OF_REPEAT.index("next")
+        for prior, feature in ((Sequence(), 0), repeat, (friends, 0), (Basket(), 0)):
             bought, seen = [], []
             for stream in (store.choices(), store.events()):
                 prior.fit(catalog, stream)
@@ -369,6 +396,23 @@ def test_a_prior_is_fitted_anew_where_actions_count_otherwise_and_only_to_choice
         assert told[3] == pytest.approx(told[4])
 
 
+def test_advice_is_told_from_choices_alone(tmp_path: Path) -> None:
+    refused = [event(n % 2, "hide", n, user_id=u) for u in ("ann", "bob") for n in range(20)]
+    named = [event(2, f"kind {n:02}", 30, user_id="cat") for n in range(60)]
+    bought = [event(n, "buy", 50 + n) for n in range(5)]
+    for events, said in ((refused, []), (refused + bought, ["recommend with seen items excluded."])):
+        create_workspace(folder := tmp_path / uuid4().hex, {"engine": "none"})
+        filled(folder / "genrec.db", events).close()
+        found = json.loads(run("describe", "--json", "-w", str(folder)))
+        assert found["repeated"] == 0
+        assert [one.partition(": ")[2] for one in found["findings"] if "seen items" in one] == said
+    create_workspace(folder := tmp_path / "many", {"engine": "none"})
+    filled(folder / "genrec.db", named).close()
+    found = json.loads(run("describe", "--json", "-w", str(folder)))
+    assert found["n_unnamed_actions"] == 60
+    assert len(found["unnamed_actions"]) < 60
+
+
 def test_weak_choices_are_written_and_are_no_targets(tmp_path: Path) -> None:
     events = [event(0, "buy", 1), event(1, "view", 2), event(2, "view", 3), event(3, "buy", 3), event(4, "hide", 4)]
     with filled(tmp_path / "rows.db", events, Actions.of()) as store:
@@ -412,15 +456,17 @@ def test_from_a_file_of_likes_and_dislikes_to_a_list_and_its_judges(tmp_path: Pa
         for hour, (item, action) in enumerate([(0, "like"), (1, "like"), (2, "Dislike"), (3, "view"), (n % 2, "like")]):
             lines.append(f"u{n},i{item},2025-06-{n + 1:02}T{hour + 8:02}:00Z,{action},")
     lines.append("u0,i4,2025-06-20T09:00Z,hate_it,")
+    lines.append("u9,i4,2025-06-20T09:00Z,\N{BROKEN HEART} hate,")
     (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},Song {n}\n" for n in range(5)))
     shop = str(tmp_path / "shop")
     run("init", shop)
     said = run("import", "file", str(tmp_path / "items.csv"), str(tmp_path / "events.csv"), "-w", shop)
-    assert '"hate_it" = -1' in said
+    advice = [line.rpartition(": ")[2] for line in said.splitlines() if "counts as a choice" in line]
+    assert tomllib.loads("\n".join(advice)) == {"hate_it": -1, "\N{BROKEN HEART} hate": -1}
     described = run("describe", "-w", shop)
     assert "like 36 (counts 1), Dislike 12 (counts -1), view 12 (counts 0.3), hate_it 1 (counts 1)" in described
-    assert "for want of an entry under [actions] in genrec.toml: hate_it." in described
+    assert "for want of an entry under [actions] in genrec.toml: hate_it, \N{BROKEN HEART} hate." in described
     listed = json.loads(run("recommend", "u0", "--at", "2025-07-01T09:00Z", "--engine", "none", "--json", "-w", shop))
     assert "i2" not in [item["item_id"] for item in listed["items"]]
     assert "1 item that u0 refused is left out." in listed["notes"]

@@ -5,6 +5,8 @@ Knows names and values of actions; nothing of events, people or items.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ STRONG = 0.5
 """Least weight of a choice that is learned to foretell and judged by, and that takes a refusal back. Weaker ones are
 history."""
 SEPARATORS = " -_."
-"""Signs that do not count in an action's name; neither does the case of Latin letters."""
+"""Signs that do not count in an action's name; neither does the case of the letters A to Z."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,14 @@ class Rule:
     """What one kind of action counts."""
 
     weight: float = 1.0
-    """Above 0 a choice, 0 nothing that was done, below 0 a refusal; from -1 to 1."""
+    """Above 0 a choice, 1 at most; 0 nothing that was done; -1 a refusal."""
     positive: float | None = None
     """The least value that is a choice; a lower one refuses, and an event without a value is a choice."""
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether an event can be a refusal by it."""
+        return self.weight < 0 or self.positive is not None
 
     def __str__(self) -> str:
         return f"{self.weight:g}" if self.positive is None else f"1 from {self.positive:g} on, below -1"
@@ -38,13 +45,13 @@ _WEIGHTS = {
     "click": 0.5,
     "view": 0.3,
     "impression": 0.0,
-    "skip": -0.5,
+    "skip": 0.0,
     **dict.fromkeys(_REFUSALS.split(), -1.0),
 }
-_SUSPECT = (
-    "dislik unlik hate hide block skip return refund reject remov delet cancel report downvote thumbsdown mute unfollow"
-    " unsubscri uninstall negativ notinterested spam abandon"
-).split()
+_SUSPECT = tuple(  # beginnings of words
+    "dislik unlik hate hide block skip return refund reject remov delet cancel report downvote thumbsdown mute "
+    "unfollow unsubscri uninstall negativ notinterested spam abandon".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +65,17 @@ class Actions:
         """The usual actions, and what somebody says of these or others.
 
         Args:
-            told: By name a weight from -1 to 1, or ``{"positive": 4}``: see `Rule`.
+            told: By name a weight, or ``{"positive": 4}``: see `Rule`.
 
         Raises:
-            ValueError: If it is neither.
+            ValueError: If it is neither, or a name says nothing or the same as another one.
         """
-        own = {plain_name(name): _rule(name, what) for name, what in (told or {}).items()}
+        own: dict[str, Rule] = {}
+        for name, what in (told or {}).items():
+            if not (plain := plain_name(name)) or plain in own:
+                why = "is told twice, spelt otherwise" if plain else "has no sign that counts"
+                raise ValueError(f"the action {name!r} {why}: capitals and the signs {SEPARATORS!r} make no difference")
+            own[plain] = _rule(name, what)
         return cls(rules={plain_name(name): Rule(weight=weight) for name, weight in _WEIGHTS.items()} | own)
 
     def of_action(self, action: str) -> Rule:
@@ -76,7 +88,9 @@ class Actions:
 
     def suspects(self, action: str) -> bool:
         """Whether an action counts as a choice for want of an entry, and is called like a refusal."""
-        return not self.names(action) and any(part in plain_name(action) for part in _SUSPECT)
+        words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", action)
+        begun = ("".join(words[i:]).lower() for i in range(len(words)) if i == 0 or words[i - 1].lower() != "un")
+        return not self.names(action) and any(rest.startswith(_SUSPECT) for rest in begun)
 
 
 def plain_name(action: str) -> str:
@@ -86,12 +100,13 @@ def plain_name(action: str) -> str:
 
 def _rule(name: str, what: Any) -> Rule:
     is_number = isinstance(what, (int, float)) and not isinstance(what, bool)
-    if is_number and -1 <= what <= 1:
+    if is_number and (what == -1 or 0 <= what <= 1):
         return Rule(weight=float(what))
     if isinstance(what, Mapping) and what.keys() == {"positive"}:
         least = what["positive"]
-        if isinstance(least, (int, float)) and not isinstance(least, bool):
+        if isinstance(least, (int, float)) and not isinstance(least, bool) and math.isfinite(least):
             return Rule(positive=float(least))
     raise ValueError(
-        f"{name} takes a weight from -1 (refused) to 1 (chosen), or {{ positive = 4 }} where the event's value says it"
+        f"{name} takes a weight from 0 to 1 (chosen) or -1 (refused), or {{ positive = 4 }} where the event's value "
+        "says it"
     )

@@ -233,10 +233,14 @@ def create_workspace(folder: Path, values: Mapping[str, Any] | None = None) -> P
             lines += [f"# {field.description}", f"{mark}{name} = {_toml(getattr(getattr(settings, table), name))}"]
         lines += [""]
     lines += ["[actions]", f"# {_help(('actions',))}"]
-    lines += [*(f"{_key(name)} = {_toml(what)}" for name, what in settings.actions.items()), ""]
+    lines += [*(f"{toml_key(name)} = {_toml(what)}" for name, what in settings.actions.items()), ""]
     for kind in OPTION_TABLES:
         for name, options in getattr(settings, kind).items():
-            lines += [f"[{kind}.{_key(name)}]", *(f"{_key(key)} = {_toml(v)}" for key, v in options.items()), ""]
+            lines += [
+                f"[{kind}.{toml_key(name)}]",
+                *(f"{toml_key(key)} = {_toml(v)}" for key, v in options.items()),
+                "",
+            ]
     file = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -346,7 +350,7 @@ def _help(path: tuple[str, ...]) -> str:
 def _toml(value: Any) -> str:
     """A value as TOML writes it; JSON's spelling of strings, numbers, booleans and lists is TOML's too."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     return json.dumps(value, ensure_ascii=False).replace(
@@ -354,7 +358,8 @@ def _toml(value: Any) -> str:
     )  # the one character TOML escapes and JSON not
 
 
-def _key(name: str) -> str:
+def toml_key(name: str) -> str:
+    """A name as TOML writes a key."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 

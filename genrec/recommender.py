@@ -204,9 +204,13 @@ class Recommender:
         )
         [answer] = self.recommend_many([query], trace=trace)
         if not answer.items:
-            hint = "Allow what the person already has: --include-seen." if exclude_seen else None
-            hint = "Ask for less: fewer conditions, or more kilometres." if query.conditions else hint
-            raise EmptyCatalogError(answer.notes[-1], hint=hint)
+            refused = exclude_refused and self.store.refused(user_id, answer.at) & self.catalog.row.keys()
+            hints = (
+                "Ask for less: fewer conditions, or more kilometres." if query.conditions else "",
+                "Allow what the person already has: --include-seen." if exclude_seen else "",
+                "Allow what the person refused: --include-refused." if refused else "",
+            )
+            raise EmptyCatalogError(answer.notes[-1], hint=" ".join(filter(None, hints)) or None)
         return answer
 
     def add_items(self, items: Iterable[Item]) -> Added:
@@ -361,16 +365,15 @@ class Recommender:
         if not history.moments:
             based_on = "the profile and the context" if user else "the context"
             notes.append(
-                f"Nothing that {query.user_id} did before {at:%Y-%m-%d %H:%M} is known: "
+                f"Nothing that {query.user_id} chose before {at:%Y-%m-%d %H:%M} is known: "
                 f"recommended from {based_on} alone."
             )
         trie = self.encoded.trie if self.engine is not None else None
         n_items = len(self.catalog) if trie is None else trie.n_leaves
         row = self.catalog.row
-        without = self.store.item_ids(query.user_id, at) if query.exclude_seen else set()
-        if query.exclude_refused and (refused := self.store.refused(query.user_id, at) & row.keys()):
-            without |= refused
-            n = len(refused)
+        refused = self.store.refused(query.user_id, at) & row.keys() if query.exclude_refused else set()
+        had = self.store.item_ids(query.user_id, at) & row.keys() - refused if query.exclude_seen else set()
+        if n := len(refused):
             notes.append(f"{n} item{'s' * (n > 1)} that {query.user_id} refused {'are' if n > 1 else 'is'} left out.")
         live = self.filters.live(
             n_items,
@@ -378,7 +381,7 @@ class Recommender:
             where=query.where,
             near=query.near,
             within_km=query.within_km,
-            without=(row[item_id] for item_id in without if item_id in row),
+            without=(row[item_id] for item_id in had | refused),
         )
         shortlist = None
         if query.candidates:
@@ -388,7 +391,7 @@ class Recommender:
             shortlist = np.array(sorted(row for row in rows if row < n_items and (live is None or live[row])), np.int64)
         nothing_left = (live is not None and not live.any()) or (shortlist is not None and not len(shortlist))
         if nothing_left:
-            notes.append(_nothing_left(query, n_items))
+            notes.append(_nothing_left(query, n_items, len(had), len(refused)))
         latitude, longitude = query.position or (None, None)
         now = Context(time_zone=zone, place=query.place, latitude=latitude, longitude=longitude, device=query.device)
         draft = _Draft(
@@ -666,15 +669,17 @@ def _best(weights: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate([above, np.flatnonzero(weights == least)[: k - len(above)]])
 
 
-def _nothing_left(query: Query, n_items: int) -> str:
+def _nothing_left(query: Query, n_items: int, n_had: int, n_refused: int) -> str:
     """Why no item can be recommended."""
     if query.conditions:
-        beside = f" that {query.user_id} does not have yet" if query.exclude_seen else ""
+        own = [*["does not have yet"] * query.exclude_seen, *["did not refuse"] * (n_refused > 0)]
+        beside = f" that {query.user_id} {' and '.join(own)}" if own else ""
         return f"No item is left for {query.user_id}: none is on offer {query.conditions}{beside}."
-    if query.exclude_seen:
+    if n_had >= n_items:
         return f"No item is left for {query.user_id}, who already has all {n_items} of the catalogue."
-    refused = " or refused" if query.exclude_refused else ""
-    return f"No item is left for {query.user_id}: all {n_items} of the catalogue are retired{refused}."
+    counts = {"theirs already": n_had, "refused": n_refused, "retired": n_items - n_had - n_refused}
+    why = " or ".join(what for what, n in counts.items() if n > 0)
+    return f"No item is left for {query.user_id}: all {n_items} of the catalogue are {why}."
 
 
 def instant(at: datetime | str | None, zone: ZoneInfo) -> tuple[datetime, bool]:

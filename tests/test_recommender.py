@@ -675,7 +675,9 @@ def test_nothing_left_says_why(growing: tuple[Store, Catalog]) -> None:
         EmptyCatalogError, match="none is on offer in the category bakery that ann does not have yet"
     ) as caught:
         recommender.recommend("ann", at=LATER, categories=["bakery"], exclude_seen=True)
-    assert caught.value.hint == "Ask for less: fewer conditions, or more kilometres."
+    assert caught.value.hint == (
+        "Ask for less: fewer conditions, or more kilometres. Allow what the person already has: --include-seen."
+    )
     recommender.add_items([Item(item_id="i-kefir", title="Kefir", attributes={"tenant": "a", "available": "yes"})])
     where = {"tenant": "b", "available": "yes"}
     with pytest.raises(EmptyCatalogError, match="none is on offer with tenant b and available yes"):

@@ -92,7 +92,7 @@ def test_each_of_many_gets_their_own(store: Store, endpoint: Endpoint) -> None:
     bob, zoe = by_chat(store, endpoint).recommend_many([Query(user_id=user, at=LATER) for user in ("bob", "zoe")])
     assert [item.title for item in bob.items] == ["Beer", "Milk"]
     assert [item.title for item in zoe.items] == ["Tea", "Milk"]
-    assert "Nothing that zoe did" in zoe.notes[0]
+    assert "Nothing that zoe chose" in zoe.notes[0]
 
 
 def test_what_was_seen_is_left_out(store: Store, endpoint: Endpoint) -> None:

@@ -383,7 +383,7 @@ def test_a_mark_holds_until_what_it_stands_for_is_touched(store: Store) -> None:
 
 def test_either_database_tells_choices_from_refusals(where: str) -> None:
     told = [("tea", "View", None), ("tea", "rate", 2.0), ("ale", "DIS-LIKE", None), ("ale", "impression", None)]
-    told += [("gin", "Skip", None), ("gin", "rate", 4.0), ("rum", "rate", None), ("tea", "view", None)]
+    told += [("gin", "Hide", None), ("gin", "rate", 4.0), ("rum", "rate", None), ("tea", "view", None)]
     seen = [
         Event(user_id="ann", item_id=item, at=at(n), action=action, value=value)
         for n, (item, action, value) in enumerate(told)
@@ -397,7 +397,7 @@ def test_either_database_tells_choices_from_refusals(where: str) -> None:
         assert store.refused("ann", at(99)) == {"tea", "ale"}
         assert store.refused("ann", at(5)) == {"tea", "ale", "gin"}
         assert [row["weight"] for rows in store.weighed() for row in rows.to_pylist()] == [
-            *(0.3, -1.0, -1.0, 0.0, -0.5, 1.0, 1.0, 0.3)
+            *(0.3, -1.0, -1.0, 0.0, -1.0, 1.0, 1.0, 0.3)
         ]
         assert sum(map(len, store.choices())) == 4
         left = store.without("action", "rate")

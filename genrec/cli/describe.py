@@ -67,7 +67,10 @@ class Description:
     counts_as: Mapping[str, str]
     """What each of these actions counts, in words."""
     unnamed_actions: Sequence[str]
-    """All that count 1 because nothing is said of them."""
+    """The first of those that count 1 because nothing is said of them."""
+    n_unnamed_actions: int
+    n_choices: int
+    """Events that are choices."""
     places: Mapping[str, int]
     """Events at the most frequent places."""
     n_places: int
@@ -78,7 +81,7 @@ class Description:
     tied: float
     """Share of events that share person and instant with another one."""
     repeated: float
-    """Share of events whose item the person had an event with at an earlier instant."""
+    """Share of choices whose item the person chose at an earlier instant."""
     n_unknown_items: int
     """Items that events name and the catalogue does not have."""
     n_unknown_item_events: int
@@ -184,8 +187,10 @@ def describe(
     pairs = np.unique(user[known] * max(1, n_items) + item[known])
     moment_sizes = np.diff(log.moment_starts, append=len(log))
     n_moments = np.bincount(user[log.by_moment][log.moment_starts])
-    held_out = log.choices().hold_out(HELD_OUT)
     rules, frequent = actions or Actions.of(), dict(counts["action"].most_common(NAMED))
+    choices = log.choices()
+    held_out = choices.hold_out(HELD_OUT)
+    unnamed = sorted(action for action in counts["action"] if not rules.names(action))
     description = Description(
         n_users=n_users,
         n_users_listed=n_users_listed,
@@ -201,7 +206,9 @@ def describe(
         actions=frequent,
         n_actions=len(counts["action"]),
         counts_as={action: str(rules.of_action(action)) for action in frequent},
-        unnamed_actions=sorted(action for action in counts["action"] if not rules.names(action)),
+        unnamed_actions=unnamed[:NAMED],
+        n_unnamed_actions=len(unnamed),
+        n_choices=len(choices),
         places=dict(counts["place"].most_common(NAMED)),
         n_places=len(counts["place"]),
         devices=dict(counts["device"].most_common(NAMED)),
@@ -209,7 +216,7 @@ def describe(
         time_zones=dict(counts["time_zone"].most_common(NAMED)),
         n_time_zones=len(counts["time_zone"]),
         tied=float(moment_sizes[moment_sizes > 1].sum() / len(log)) if len(log) else 0.0,
-        repeated=_repeated(user, item, at),
+        repeated=_repeated(choices.user, choices.item, choices.at_us),
         n_unknown_items=len(log.item_ids) - n_items,
         n_unknown_item_events=int((~known).sum()),
         positions=tally.count(log, zones, time_zone),
@@ -256,14 +263,14 @@ def _findings(d: Description) -> Iterator[str]:
         yield "Half of the people were there at two instants or fewer: their past says little about what comes next."
     if d.repeated >= 0.2:
         yield (
-            f"{percent(d.repeated)} of the events repeat an item the person had before: recommend with seen items "
+            f"{percent(d.repeated)} of the choices repeat an item the person had before: recommend with seen items "
             "included."
         )
-    elif d.repeated < 0.01:
+    elif d.n_choices and d.repeated < 0.01:
         yield "People hardly ever come back to an item: recommend with seen items excluded."
     if d.unnamed_actions:
-        named = ", ".join(plain(action) for action in d.unnamed_actions[:NAMED])
-        more = " …" if len(d.unnamed_actions) > NAMED else ""
+        named = ", ".join(plain(action) for action in d.unnamed_actions)
+        more = " …" if d.n_unnamed_actions > NAMED else ""
         yield f"Each counts 1, for want of an entry under [actions] in genrec.toml: {named}{more}."
     if not d.n_time_zones:
         whose = "their positions', else the person's" if d.positions.n else "the person's"

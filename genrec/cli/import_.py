@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from genrec.actions import Actions
 from genrec.cli._common import Advance, json_option, peak_memory_mib, print_json, progress, workspace_option
-from genrec.config import FILE, load_settings
+from genrec.config import FILE, load_settings, toml_key
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation.claims import contradicted
 from genrec.evaluation.positions import odd
@@ -317,7 +317,7 @@ def _tell(result: Mapping[str, Any], problems: _Problems, dry_run: bool, rejects
     for action in result["suspect_actions"]:
         click.echo(
             f"  {action!r} counts as a choice: if it is a refusal, say so under [actions] in {FILE}: "
-            f"{json.dumps(action)} = -1"
+            f"{toml_key(action)} = -1"
         )
     if n := result["n_contradicted"]:
         click.echo(

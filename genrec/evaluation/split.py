@@ -42,8 +42,8 @@ class Split:
     judge: list[History]
     """Cases that judge: of other people; where the target is the last, of the same, a moment later."""
     future: frozenset[str]
-    """Items that nobody had before a cut in time and somebody after it: as far as anyone knew then, they did not
-    exist. None where the target is the last, for what is held out must not decide what is ranked."""
+    """Items of which no event was known before a cut in time, and that somebody had after it: as far as anyone knew
+    then, they did not exist. None where the target is the last, for what is held out must not decide what is ranked."""
 
     def learned(self, events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Of record batches of events what may be learned from; nothing of people who came since."""
@@ -78,15 +78,15 @@ def split_by_time(
     Raises:
         TrainingError: If that leaves nothing to learn from or nobody to judge by.
     """
-    events = _read(store)
+    happened, events = _read(store)
     instants = events.group_by(["user_id", "at"]).aggregate([])["at"].sort().to_pylist()
     cut, stop = (
         instants[min(math.ceil((1 - some) * len(instants)), len(instants) - 1)] if some else instants[-1] + _TICK
         for some in (share, until)
     )
-    is_before = pc.less(events["at"], cut)
-    before, after = events.filter(is_before), events.filter(pc.invert(is_before))
-    seen, later = (set(pc.unique(some["item_id"]).to_pylist()) for some in (before, after))
+    after = events.filter(pc.greater_equal(events["at"], cut))
+    known_before = happened.filter(pc.less(happened["at"], cut))  # what was shown or refused was there, too
+    seen, later = (set(pc.unique(some["item_id"]).to_pylist()) for some in (known_before, after))
     first = _targets(known, after.filter(pc.less(after["at"], stop))).group_by("user_id").aggregate([("at", "min")])
     halves: tuple[dict[str, datetime], dict[str, datetime]] = ({}, {})
     for user, at in zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True):
@@ -119,7 +119,7 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
     Raises:
         TrainingError: If that leaves nobody to judge by.
     """
-    events = _read(store)
+    _, events = _read(store)
     ends = dict.fromkeys(pc.unique(events["user_id"]).to_pylist(), pc.max(events["at"]).as_py() + _TICK)
     theirs = _targets(known, events).group_by("user_id").aggregate([("at", "distinct")])
     fit, judge = {}, {}
@@ -139,12 +139,14 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
     )
 
 
-def _read(store: Store) -> pa.Table:
+def _read(store: Store) -> tuple[pa.Table, pa.Table]:
+    """All events, and those that are choices."""
     schema = pa.schema([WEIGHED.field(name) for name in ("user_id", "item_id", "at", "weight")])
-    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.choices()], schema)
-    if not len(events):
+    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.weighed()], schema)
+    choices = events.filter(pc.greater(events["weight"], 0))
+    if not len(choices):
         raise TrainingError("the store holds no events that are choices", hint="Bring some in: genrec import SOURCE")
-    return events
+    return events, choices
 
 
 def _targets(known: Callable[[str], bool], events: pa.Table) -> pa.Table:

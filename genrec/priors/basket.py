@@ -3,8 +3,8 @@
     score(i) = sum over the last moments d = 0, 1, ... and their items j of
                decay^d · (how often i came in the moment after one with j) / (how often j came + shrink)
 
-The latest moments with an item speak for it. While a visit goes on, what shared a moment with its items counts as well.
-Knows moments and their items; no titles, no clock.
+What came counts by its weight as a choice. The latest moments with an item speak for it; while a visit goes on, what
+shared a moment with its items counts as well. Knows moments and their items; no titles, no clock.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Basket(Scored):
             for row in rows[at == instant][:_MOST].tolist():
                 steps = (0, 1) if is_visit else (1,)
                 for step in steps:
-                    taken, n_moments = self._near(row, step, past)
+                    taken, weight, n_moments = self._near(row, step, past)
                     found.append(taken)
-                    weights.append(np.full(len(taken), self.decay**distance / (n_moments + self.shrink)))
+                    weights.append(weight * (self.decay**distance / (n_moments + self.shrink)))
         scores: np.ndarray = np.bincount(np.concatenate(found), np.concatenate(weights), minlength=self._n_items)
         return scores / max(len(rows[np.isin(at, instants)]), 1)
 
-    def _near(self, row: int, step: int, past: Past) -> tuple[np.ndarray, int]:
-        """What others took so many moments after one with an item, the item itself left out for 0; and how many did."""
+    def _near(self, row: int, step: int, past: Past) -> tuple[np.ndarray, np.ndarray, int]:
+        """What others took so many moments after one with an item, itself left out for 0; weights; how many did."""
         moments = self._moment[self._first[row] : self._first[row + 1]]
         moments = moments[self._whose[moments] != past.person]
         moments = moments[self._whose[moments] == self._whose[moments + step]] + step
@@ -80,5 +80,6 @@ class Basket(Scored):
         moments = moments[-self.n_moments :]
         start, size = self._start[moments], self._start[moments + 1] - self._start[moments]
         events = np.arange(size.sum()) + np.repeat(start - np.concatenate([[0], np.cumsum(size)[:-1]]), size)
-        taken = self._log.row[events]
-        return (taken[taken != row] if step == 0 else taken), len(moments)
+        if step == 0:
+            events = events[self._log.row[events] != row]
+        return self._log.row[events], self._log.weight[events].astype(np.float64), len(moments)

@@ -157,15 +157,15 @@ class Blend(Prior):
 
 
 def _latest(catalog: Catalog, log: Events, n: int) -> list[tuple[History, Context, int]]:
-    """The latest moments that have something before them: the person until then, the context, an item of it."""
-    start = log.start
+    """The latest moments with a target and something before them: the person until then, the context, a target."""
+    start = log.start[log.n_targets > 0]  # first of all: where the latest moments are weak, earlier ones are fitted to
     n = min(n, int(_LATEST * len(start)), SAMPLED // max(len(catalog), 1))
     if not n:
         return []
     cut = np.sort(log.at[start])[-n]
     rng = np.random.default_rng(0)
-    late = start[(log.at[start] >= cut) & (start > log.first[log.user[start]]) & (log.n_targets > 0)]
-    n_targets = dict(zip(start.tolist(), log.n_targets.tolist(), strict=True))
+    late = start[(log.at[start] >= cut) & (start > log.first[log.user[start]])]
+    n_targets = dict(zip(log.start.tolist(), log.n_targets.tolist(), strict=True))
     names, found = list(log.users), []
     for i in rng.permutation(late)[:n].tolist():  # many may share an instant
         begin = int(log.first[log.user[i]])

@@ -59,7 +59,8 @@ events = Table(
     Column("device", TEXT),
     Column("extra", TEXT),
     Index("events_id", "source_id", "event_id", unique=True, sqlite_where=CURRENT, postgresql_where=CURRENT),
-    Index("events_user", "user_id", "at", sqlite_where=CURRENT, postgresql_where=CURRENT),
+    # With the action, so that what events count is told from the index; seq keeps the order of one instant.
+    Index("events_user", "user_id", "at", "seq", "action", sqlite_where=CURRENT, postgresql_where=CURRENT),
     Index("events_at", "at", sqlite_where=CURRENT, postgresql_where=CURRENT),
 )
 

@@ -79,7 +79,7 @@ def test_findings_are_in_words() -> None:
         "2 items of the catalogue never occurred",
         "2 of 4 items share their title with another one (50%)",
         "2 of 4 events share person and instant with another one (50%)",
-        "25% of the events repeat an item",
+        "25% of the choices repeat an item",
         "two instants or fewer",
         "No event says by which clock",
         "less than two months",

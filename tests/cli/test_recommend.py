@@ -53,7 +53,7 @@ def test_json_is_one_object_a_line_and_nothing_else(shop: Path) -> None:
 
 def test_notes_are_not_part_of_the_answer(shop: Path) -> None:
     done = recommend(shop, "zoe", "--at", "2025-06-16T09:00")
-    assert "note: Nothing that zoe did" in done.stderr
+    assert "note: Nothing that zoe chose" in done.stderr
     assert "note: 2025-06-16T09:00 names no time zone: read in UTC" in done.stderr
     assert "note" not in done.stdout
 

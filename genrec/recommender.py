@@ -372,7 +372,7 @@ class Recommender:
         n_items = len(self.catalog) if trie is None else trie.n_leaves
         row = self.catalog.row
         refused = self.store.refused(query.user_id, at) & row.keys() if query.exclude_refused else set()
-        had = self.store.item_ids(query.user_id, at) & row.keys() - refused if query.exclude_seen else set()
+        had = (self.store.item_ids(query.user_id, at) - refused) & row.keys() if query.exclude_seen else set()
         if n := len(refused):
             notes.append(f"{n} item{'s' * (n > 1)} that {query.user_id} refused {'are' if n > 1 else 'is'} left out.")
         live = self.filters.live(

@@ -42,7 +42,7 @@ Feature = Literal[
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 """All features, in the order in which their words are written."""
 USUAL: frozenset[Feature] = frozenset({"kind", "usual", "bearing"})
-"""Those that are told from all moments before."""
+"""Those that are told from all moments before, as `daylight` is where a moment has no position of its own."""
 OPTIONAL: frozenset[Feature] = USUAL | {"weekend", "hour", "daylight", "ahead", "session"}
 """Those that a template writes only if it names them."""
 ANEW: frozenset[Feature] = frozenset({"ahead"})

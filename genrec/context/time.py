@@ -106,12 +106,13 @@ def holiday(at: datetime, country: str) -> str:
 def ahead(at: datetime, country: str) -> str:
     """``five days before Christmas Day``: the next public holiday within `AHEAD_DAYS`, or nothing; as for `holiday`.
 
-    A holiday that is on today, such as one that is observed the day before, is not ahead.
+    A holiday that is on today or was within a week is not ahead: one observed on another day has two days of its name.
     """
-    today = _holidays(country, at.year).get(at.date()) if country else None
+    lately = [at.date() - timedelta(days=n) for n in range(8)] if country else ()
+    been = {_holidays(country, day.year).get(day) for day in lately}
     for n in range(1, AHEAD_DAYS + 1) if country else ():
         day = at.date() + timedelta(days=n)
-        if (name := _holidays(country, day.year).get(day)) and name != today:
+        if (name := _holidays(country, day.year).get(day)) and name not in been:
             return f"day before {name}" if n == 1 else f"{_NUMBERS[n - 2]} days before {name}"
     return ""
 

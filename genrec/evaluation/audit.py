@@ -192,7 +192,7 @@ def duplicates(log: Log, catalog: Catalog) -> Finding | None:
 
 
 def items_of_the_future(log: Log) -> Finding | None:
-    """Items of the catalogue that nobody had before the first held-out choice, and what is held out of them."""
+    """Items of the catalogue that nobody chose before the first held-out choice, and what is held out of them."""
     if log.held_out.all():
         return None
     known = np.bincount(log.item[~log.held_out], minlength=len(log.item_ids)) > 0
@@ -205,9 +205,9 @@ def items_of_the_future(log: Log) -> Finding | None:
         name="items of the future",
         n=n,
         of=log.n_items,
-        counted="items of the catalogue occur for the first time in what is held out",
+        counted="items of the catalogue are chosen for the first time in what is held out",
         means=f"{percent(n_cold / n_held_out)} of what is held out is of items that no training data show: counts "
-        "cannot find them, and whoever ranks them needs a catalogue that was not there yet.",
+        "cannot find them, and if they were new then, whoever ranks them needs a catalogue that was not there yet.",
         do="Report these choices apart, and say that the catalogue is that of the end.",
     )
 

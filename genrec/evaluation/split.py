@@ -78,15 +78,15 @@ def split_by_time(
     Raises:
         TrainingError: If that leaves nothing to learn from or nobody to judge by.
     """
-    happened, events = _read(store)
+    events, begun = _read(store)
     instants = events.group_by(["user_id", "at"]).aggregate([])["at"].sort().to_pylist()
     cut, stop = (
         instants[min(math.ceil((1 - some) * len(instants)), len(instants) - 1)] if some else instants[-1] + _TICK
         for some in (share, until)
     )
     after = events.filter(pc.greater_equal(events["at"], cut))
-    known_before = happened.filter(pc.less(happened["at"], cut))  # what was shown or refused was there, too
-    seen, later = (set(pc.unique(some["item_id"]).to_pylist()) for some in (known_before, after))
+    seen = set(begun.filter(pc.less(begun["at_min"], cut))["item_id"].to_pylist())
+    later = set(pc.unique(after["item_id"]).to_pylist())
     first = _targets(known, after.filter(pc.less(after["at"], stop))).group_by("user_id").aggregate([("at", "min")])
     halves: tuple[dict[str, datetime], dict[str, datetime]] = ({}, {})
     for user, at in zip(first["user_id"].to_pylist(), first["at_min"].to_pylist(), strict=True):
@@ -119,7 +119,7 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
     Raises:
         TrainingError: If that leaves nobody to judge by.
     """
-    _, events = _read(store)
+    events, _ = _read(store)
     ends = dict.fromkeys(pc.unique(events["user_id"]).to_pylist(), pc.max(events["at"]).as_py() + _TICK)
     theirs = _targets(known, events).group_by("user_id").aggregate([("at", "distinct")])
     fit, judge = {}, {}
@@ -140,13 +140,19 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
 
 
 def _read(store: Store) -> tuple[pa.Table, pa.Table]:
-    """All events, and those that are choices."""
+    """All choices, and when each item first was in an event (``at_min``): what was shown or refused was there, too."""
     schema = pa.schema([WEIGHED.field(name) for name in ("user_id", "item_id", "at", "weight")])
-    events = pa.Table.from_batches([batch.select(schema.names) for batch in store.weighed()], schema)
-    choices = events.filter(pc.greater(events["weight"], 0))
-    if not len(choices):
+    none, first = schema.empty_table(), ["item_id", "at_min"]
+    choices, begun = [none], none.select(["item_id", "at"]).rename_columns(first)
+    for batch in store.weighed():
+        some = pa.Table.from_batches([batch.select(schema.names)])
+        choices.append(some.filter(pc.greater(some["weight"], 0)))
+        begun = pa.concat_tables([begun, some.select(["item_id", "at"]).rename_columns(first)])
+        begun = begun.group_by("item_id").aggregate([("at_min", "min")]).rename_columns(first)
+    events = pa.concat_tables(choices)
+    if not len(events):
         raise TrainingError("the store holds no events that are choices", hint="Bring some in: genrec import SOURCE")
-    return events, choices
+    return events, begun
 
 
 def _targets(known: Callable[[str], bool], events: pa.Table) -> pa.Table:

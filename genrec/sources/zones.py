@@ -59,7 +59,8 @@ def clocks(events: pa.RecordBatch) -> pa.Array:
     if not {"latitude", "longitude"} <= set(names):
         return zones
     where = [events["latitude"], events["longitude"]]
-    asks = pc.and_(pc.is_null(zones), pc.and_(*(pc.is_valid(degrees) for degrees in where)))
+    there = (pc.less_equal(pc.abs(degrees), most) for degrees, most in zip(where, (90, 180), strict=True))
+    asks = pc.and_(pc.is_null(zones), pc.fill_null(pc.and_(*there), False))
     north, east = (degrees.filter(asks).to_numpy() for degrees in where)
     near = 1e6 * np.rint(1000 * north) + np.rint(1000 * east)  # the same number where `_zone_at` is asked the same
     _, first, which = np.unique(near, return_index=True, return_inverse=True)

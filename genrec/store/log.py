@@ -380,8 +380,12 @@ class Store:
         return {name: self._actions.of_action(name) for name in connection.execute(names).scalars()}
 
     def _weight_by(self, rules: Mapping[str, Rule]) -> ColumnElement[float]:
-        """How much an event with one of some actions counts: `_weight`, told faster where these are few."""
-        return _weight(rules, events.c.action) if len(rules) <= _NAMED else self._weight
+        """How much an event with one of some actions counts: `_weight`, told faster where these are few.
+
+        An action that came in since they were read counts nothing, as if it were not there yet.
+        """
+        few = self._actions.rules and len(rules) <= _NAMED
+        return _weight(rules, events.c.action, others=0.0) if few else self._weight
 
     def _theirs(self, user_id: str, at: datetime) -> Select[Any]:
         """A person's events before an instant, with no columns yet."""
@@ -709,16 +713,16 @@ def _plain_name(action: ColumnElement[str]) -> ColumnElement[str]:
     return name
 
 
-def _weight(rules: Mapping[str, Rule], name: ColumnElement[str]) -> ColumnElement[float]:
-    """How much an event counts as a choice, by rules for names, as databases compute it."""
+def _weight(rules: Mapping[str, Rule], name: ColumnElement[str], *, others: float = 1.0) -> ColumnElement[float]:
+    """How much an event counts as a choice, by rules for names and for all others, as databases compute it."""
     told = {
         action: literal(rule.weight)
         if rule.positive is None
         else case((func.coalesce(events.c.value, rule.positive) >= rule.positive, 1.0), else_=-1.0)
         for action, rule in rules.items()
-        if rule != Rule()
+        if rule != Rule(weight=others)
     }
-    return case(told, value=name, else_=1.0) if told else literal(1.0)
+    return case(told, value=name, else_=others) if told else literal(others)
 
 
 def _pieces(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -74,6 +74,9 @@ def test_what_is_observed_today_is_not_ahead() -> None:
     assert holiday(friday, "US") == "Independence Day"
     assert ahead(friday, "US") == ""
     assert ahead(friday - timedelta(days=1), "US") == "day before Independence Day"
+    said = [ahead(datetime(2021, 12, day, 12), "GB") for day in (24, 25, 26, 27)]
+    assert said[:2] == ["day before Christmas Day", "day before Boxing Day"]
+    assert all("New Year" in one for one in said[2:]), "what is observed afterwards is over"
 
 
 @given(st.datetimes(datetime(2002, 1, 1), datetime(2030, 1, 1)), st.sampled_from(["DE", "US", "IN"]))
@@ -257,7 +260,7 @@ def test_columns_and_moments_have_the_same_clocks() -> None:
     assert log.wall_us.astype("datetime64[us]").tolist() == walls, "what an audit looks at"
 
 
-@given(st.lists(st.tuples(st.none() | st.floats(-91, 91), st.none() | st.floats(-181, 181))))
+@given(st.lists(st.tuples(st.none() | st.floats(-91, 91), st.none() | st.floats(-181, 1000))))
 def test_columns_find_the_clocks_of_single_positions(places: list[tuple[float | None, float | None]]) -> None:
     latitude, longitude = (pa.array([place[i] for place in places], pa.float64()) for i in (0, 1))
     found = clocks(pa.record_batch({"latitude": latitude, "longitude": longitude}))

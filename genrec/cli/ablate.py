@@ -31,9 +31,11 @@ from genrec.evaluation.ablation import (
     Told,
     otherwise,
     parts,
+    placed,
     places_by_prior,
     row,
     tables,
+    targets,
     write,
 )
 from genrec.evaluation.split import Split, hashed
@@ -51,6 +53,8 @@ ENGINES = ("none", "transformers", "vllm")
 SAMPLE = 1000
 """People by whom it is told which features say anything, and how long choices are."""
 WHOLE = Part(name="whole")
+FORMAT = 2
+"""Of what is kept; one more whenever a unit finds something else."""
 
 
 @click.command("ablate")
@@ -124,6 +128,7 @@ def command(
     found = {
         "cut": cut,
         "n": rows["whole"]["n"],
+        "people": rows["whole"]["people"],
         "settings": trial.asked,
         "whole": rows["whole"],
         "without": {part.name: rows[f"without {part.name}"] for part in chosen},
@@ -175,7 +180,7 @@ class Trial:
             "cases": cases,
             "training": asdict(options) if self.base and options else None,
         }
-        same = [__version__, settings, self.asked, opened.template.fingerprint, opened.catalog.fingerprint]
+        same = [FORMAT, __version__, settings, self.asked, opened.template.fingerprint, opened.catalog.fingerprint]
         same += [opened.store.mark(), opened.card, fingerprint(self.base.base) if self.base else ""]
         users = [person.user for person in (*split.learn, *fit, *judge) if person.user]
         same += [(user.user_id, user.time_zone, dict(user.attributes), sorted(user.struck)) for user in users]
@@ -275,15 +280,13 @@ class Trial:
 
         self.close()  # one model at a time
         session = self.whole if part is WHOLE else self.session(part)
-        nats: dict[str, float] = {}
         if self.options is None:
             adapter, card = self.answering, self.opened.card
             lm = load_adapted(self.base.base, adapter, card.method) if adapter and card else load_model(self.base.base)
-            gamma, beta = session.weigh(lm, nats, "model")
-            return self.placed(session, adapter, gamma, beta) | {"nats": nats["both"]}
+            return self.placed(session, adapter, *session.weigh(lm, {}, "model"))
         adapter = self.trained(part)
         options = replace(self.options, step_tokens=self.step_tokens(session, self.options.step_tokens))
-        card, result = session.release(load_model(self.base.base), adapter.name, adapter, options, nats=nats)
+        card, result = session.release(load_model(self.base.base), adapter.name, adapter, options, nats={})
         if result.interrupted:
             raise click.Abort
         found = self.placed(session, adapter, card.gamma, card.beta)
@@ -291,7 +294,7 @@ class Trial:
         if part is not WHOLE:
             self.close()
             shutil.rmtree(adapter)
-        return found | {"nats": nats["both"]}
+        return found
 
     def leaning(self, part: Part, how: str) -> dict[str, Any]:
         """Judge the whole as it is, while a part is told otherwise."""
@@ -314,11 +317,15 @@ class Trial:
         return self.opened.adapter if self.opened.card and self.opened.card.method != "none" else None
 
     def placed(self, session: Session, adapter: Path | None, gamma: float, beta: float) -> dict[str, Any]:
-        """Places of all cases by model and prior; None for a case that a prompt cannot tell."""
+        """Places and nats of all that was chosen; None for a case that a prompt cannot tell."""
         self.running = self.running or session.engine(adapter)
-        ranks = session.ranks(self.running, Scoring(name="fused", gamma=gamma, beta=beta))
-        found = {case.user_id: rank for (case, _), rank in zip(session.judged, ranks, strict=True)}
-        return {"places": [found.get(case.user_id) for case in self.split.judge], "gamma": gamma, "beta": beta}
+        trie, scoring = session.writing.encoded.trie, Scoring(name="fused", gamma=gamma, beta=beta)
+        rows = [targets(case, self.opened.catalog) for case, _ in session.judged]
+        found = session.ask(self.running, lambda i, log_mass: placed(trie, rows[i], scoring, log_mass))
+        by_user = {case.user_id: one for (case, _), one in zip(session.judged, found, strict=True)}
+        each = [by_user.get(case.user_id, (None, None)) for case in self.split.judge]
+        places, nats = zip(*each, strict=True)
+        return {"places": places, "nats": nats, "gamma": gamma, "beta": beta}
 
     def step_tokens(self, session: Session, n_tokens: int) -> int:
         """How long steps are without a part, so that they hold as many choices as those of the whole."""

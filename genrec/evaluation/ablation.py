@@ -18,9 +18,11 @@ import numpy as np
 
 from genrec.catalog import Catalog
 from genrec.context import Words, clock
-from genrec.decoding.search import place_by_weight
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import place_by_weight, score, search
+from genrec.engines.base import Search
 from genrec.evaluation.judge import WITHIN
-from genrec.evaluation.metrics import difference, figures, summary
+from genrec.evaluation.metrics import bootstrap, difference, figures, paired, summary
 from genrec.evaluation.report import document, versus, with_intervals
 from genrec.evaluation.split import Split
 from genrec.events import User
@@ -29,6 +31,7 @@ from genrec.priors.base import Prior
 from genrec.prompt import Template, words_for
 from genrec.store import Store
 from genrec.text import clean
+from genrec.trie import AnyTrie
 
 Told = Literal["none", "request", "exact"]
 """What is known of when the choice is made: nothing, when it was asked for, or its very instant."""
@@ -40,7 +43,7 @@ REQUEST_H = 3
 """Hours of the clock that a request is told by: it comes when the last of them begins before the choice, or right after
 what the person did since."""
 _SOON = timedelta(seconds=1)
-_COMPARED = ("HR@1", "NDCG@10")
+_COMPARED = {"HR@1": "HR@1", "NDCG@10": "NDCG@10", "nats": "the model's nats"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,42 +183,81 @@ def _lent(case: History, other: History) -> History:
     return replace(case, user=replace(user, attributes=attributes), friends_took=other.friends_took)
 
 
-def places_by_prior(prior: Prior, cases: Sequence[History], catalog: Catalog) -> list[int]:
-    """Places of what was chosen on the lists of a prior alone, over the whole catalogue."""
+def targets(case: History, catalog: Catalog) -> list[int]:
+    """Catalogue rows of all that a case chose: of a basket, everything in it."""
+    return [catalog.row[item] for item in case.moments[-1].item_ids]
+
+
+def places_by_prior(prior: Prior, cases: Sequence[History], catalog: Catalog) -> list[list[int]]:
+    """Places of all that each case chose on the list of a prior alone, over the whole catalogue."""
     found = []
     for case in cases:
-        n, choice = len(case.moments) - 1, case.moments[-1]
-        log_mass = prior.log_mass(case.before(n), choice.context)
-        found.append(min(place_by_weight(log_mass, catalog.row[choice.item_ids[0]]), WITHIN))
+        log_mass = prior.log_mass(case.before(len(case.moments) - 1), case.moments[-1].context)
+        found.append([min(place_by_weight(log_mass, row), WITHIN) for row in targets(case, catalog)])
     return found
+
+
+def placed(
+    trie: AnyTrie, rows: Sequence[int], scoring: Scoring, log_mass: np.ndarray
+) -> Search[tuple[list[int], list[float]]]:
+    """Where some items stand on one list, and what each costs under the model alone.
+
+    Args:
+        trie: Over the items' token sequences.
+        rows: The items.
+        scoring: What orders the list.
+        log_mass: The prior's log-probability of each row, nats. Shape ``(n_items,)``.
+
+    Returns:
+        A search that returns places from 0, `WITHIN` for what is not above that, and negative log-probabilities among
+        all items of the catalogue, nats.
+    """
+    ranking = yield from search(trie, k=WITHIN, scoring=scoring, log_mass=log_mass)
+    alone = yield from score(trie, rows, scoring=Scoring(name="masked"))
+    place = {row: i for i, row in enumerate(ranking.rows.tolist())}
+    return [place.get(row, WITHIN) for row in rows], (-alone).tolist()
 
 
 def row(found: Mapping[str, Any], whole: Mapping[str, Any], people: Sequence[str]) -> dict[str, Any]:
     """Figures of one way and, where it is not the whole itself, its paired difference to that.
 
+    Every item that was chosen counts once; intervals are over people.
+
     Args:
-        found: Its ``places``, None for a case that could not be asked, and what else is known of it.
+        found: Of each case the ``places`` of what it chose and, where a model answers, its ``nats``, both None for a
+            case that could not be asked; and what else is known of it.
         whole: The same with nothing left out.
         people: Whose case each is.
     """
-    both = [
-        (ours, theirs, user)
-        for ours, theirs, user in zip(found["places"], whole["places"], people, strict=True)
-        if ours is not None and theirs is not None
-    ]
-    ours, theirs, users = zip(*both, strict=True)
-    ranks = np.array(ours)
-    rest = {name: value for name, value in found.items() if name != "places"}
-    beside = {} if found is whole else {"difference": difference(ranks, theirs, users)}
-    return {**figures(ranks, WITHIN), **summary(ranks, users), **beside, **rest}
+    asked = [i for i in range(len(people)) if found["places"][i] is not None and whole["places"][i] is not None]
+    users = [people[i] for i in asked for _ in found["places"][i]]
+
+    def each(one: Mapping[str, Any], name: str) -> np.ndarray:
+        return np.concatenate([one[name][i] for i in asked])
+
+    ranks = each(found, "places")
+    made: dict[str, Any] = {**figures(ranks, WITHIN), **summary(ranks, users), "people": len(asked)}
+    against = difference(ranks, each(whole, "places"), users)
+    if "nats" in found:
+        nats = each(found, "nats")
+        made["nats"] = round(float(nats.mean()), 4)
+        made["interval"]["nats"] = [round(end, 4) for end in bootstrap(nats, users)]
+        against["nats"] = paired(nats - each(whole, "nats"), users)
+    rest = {name: value for name, value in found.items() if name not in ("places", "nats")}
+    return made | rest | ({} if found is whole else {"difference": against})
 
 
 def tables(found: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
     """What leaving out costs and, apart from it, what the whole is sensitive to."""
 
     def line(name: str, one: Mapping[str, Any]) -> dict[str, str]:
-        against = {f"{m} - whole": versus(one["difference"][m]) if "difference" in one else "" for m in _COMPARED}
-        return {"": clean(name), **with_intervals(one), **against}
+        values = {_COMPARED.get(metric, metric): value for metric, value in with_intervals(one).items()}
+        against = {
+            f"{title} - whole": versus(one["difference"][metric]) if "difference" in one else ""
+            for metric, title in _COMPARED.items()
+            if metric in one
+        }
+        return {"": clean(name), **values, **against}
 
     left = [line(f"without {name}", one) for name, one in found["without"].items()]
     made = [(title(found), [line("whole", found["whole"]), *left])]
@@ -227,7 +269,8 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
 
 def title(found: Mapping[str, Any]) -> str:
     """What was judged, on one line."""
-    return f"{found['n']} first choices after {found['cut'][:16].replace('T', ' ')}"
+    cut = found["cut"][:16].replace("T", " ")
+    return f"{found['n']} choices: all that {found['people']} people chose at their first moment after {cut}"
 
 
 def write(found: Mapping[str, Any], folder: Path) -> None:

@@ -155,10 +155,20 @@ def difference(
         ("HR@10", hit_rate(ours, 10) - hit_rate(theirs, 10)),
         ("NDCG@10", ndcg(ours, 10) - ndcg(theirs, 10)),
     ):
-        low, high = bootstrap(values, people)
-        found[name] = {
-            "difference": round(float(values.mean()), 4),
-            "interval": [round(low, 4), round(high, 4)],
-            "tied": low <= 0 <= high or len(set(people)) < FEW,
-        }
+        found[name] = paired(values, people)
     return found
+
+
+def paired(differences: np.ndarray, people: Sequence[str]) -> dict[str, object]:
+    """The mean of paired differences with its interval, and whether they are tied.
+
+    Args:
+        differences: One for each case. Shape ``(n,)``.
+        people: Whose case each is.
+    """
+    low, high = bootstrap(differences, people)
+    return {
+        "difference": round(float(differences.mean()), 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "tied": low <= 0 <= high or len(set(people)) < FEW,
+    }

@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from genrec.decoding.scoring import Scoring
 from genrec.decoding.search import place, place_by_weight
-from genrec.engines.base import Engine
+from genrec.engines.base import Engine, Search
 from genrec.errors import ModelError, TrainingError
 from genrec.evaluation.metrics import difference, summary
 from genrec.evaluation.split import Split
@@ -42,6 +42,7 @@ REPLAY = 0.5
 N_LIST = 20
 """How far down a list is looked when it is judged."""
 _AT_ONCE = 40  # cases of one step when they are judged
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +116,24 @@ class Session:
 
     def ranks(self, engine: Engine | None, scoring: Scoring) -> list[int]:
         """Places of the judging cases' targets on exact lists; without an engine, on the prior's."""
-        encoded = self.writing.encoded
-        cases, log_masses = self.judged, self._judged_log_masses
+        targets = [int(row.target[0]) for _, row in self.judged]
         if engine is None:
-            return [place_by_weight(m, int(row.target[0])) for (_, row), m in zip(cases, log_masses, strict=True)]
-        jobs = []
-        for (person, row), log_mass in zip(cases, log_masses, strict=True):
+            return [place_by_weight(m, row) for m, row in zip(self._judged_log_masses, targets, strict=True)]
+        trie = self.writing.encoded.trie
+        return self.ask(engine, lambda i, m: place(trie, targets[i], within=N_LIST, scoring=scoring, log_mass=m))
+
+    def ask(self, engine: Engine, about: Callable[[int, np.ndarray], Search[T]]) -> list[T]:
+        """Drive a search behind the prompt of each judging case.
+
+        Args:
+            engine: What reads the prompts.
+            about: Given which of `judged` it is, and the prior's log-probability of each item, what is searched.
+
+        Returns:
+            What the searches return, by case.
+        """
+        encoded, jobs = self.writing.encoded, []
+        for i, ((person, row), log_mass) in enumerate(zip(self.judged, self._judged_log_masses, strict=True)):
             index = int(row.moment[0])
             prompt = render(
                 self.writing.template,
@@ -134,8 +147,7 @@ class Session:
                 tail=engine.prompt_tail,
                 instead=self.instead(person),
             )
-            where = place(encoded.trie, int(row.target[0]), within=N_LIST, scoring=scoring, log_mass=log_mass)
-            jobs.append((prompt.token_ids, where))
+            jobs.append((prompt.token_ids, about(i, log_mass)))
         return engine.run(jobs)
 
     def learn(

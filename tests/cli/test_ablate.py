@@ -91,7 +91,7 @@ def test_a_prior_misses_the_hour_and_no_device(habits: Path, tmp_path: Path) -> 
     assert "| without device | " in markdown
     assert "+0.0000 [+0.0000, +0.0000] tied" in markdown
     told = genrec("ablate", "--without", "device", workspace=habits)
-    assert told.startswith(f"{found['n']} first choices after 2024-01-")
+    assert told.startswith(f"{found['n']} choices: all that {found['people']} people chose at their first moment after")
     assert "Look number 2" in told
     refused = CliRunner().invoke(main, ["ablate", "--without", "devise", "-w", str(habits)])
     assert refused.exit_code == 3

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.catalog import Catalog
 from genrec.context import FEATURES, Words
-from genrec.evaluation.ablation import CLOCK, REQUEST_H, Part, Speech, Told, otherwise, parts, row
+from genrec.decoding.scoring import Scoring
+from genrec.decoding.search import place
+from genrec.evaluation.ablation import CLOCK, REQUEST_H, Part, Speech, Told, otherwise, parts, placed, row
+from genrec.evaluation.judge import WITHIN
 from genrec.evaluation.split import Split
 from genrec.events import Context, Item, User
 from genrec.history import History, Moment
 from genrec.prompt import Template, bundled_prompts, load_template
+from tests.decoding.test_search import DiceModel, trie_of
 
 START = datetime(2024, 3, 1, 9, tzinfo=UTC)
 TEMPLATE = load_template("next-item", [bundled_prompts()])
@@ -111,10 +117,36 @@ def test_what_there_is_one_of_is_no_part() -> None:
 
 def test_differences_are_paired_by_person() -> None:
     people = [f"p{i}" for i in range(12)]
-    whole = {"places": [0] * 11 + [None]}
-    without = row({"places": [None, *[3] * 11], "gamma": 0.5}, whole, people)
+    whole = {"places": [[0]] * 11 + [None]}
+    without = row({"places": [None, *[[3]] * 11], "gamma": 0.5}, whole, people)
     assert (without["n"], without["HR@1"], without["gamma"]) == (10, 0, 0.5)
     assert without["difference"]["HR@1"] == {"difference": -1, "interval": [-1, -1], "tied": False}
     assert row(whole, whole, people)["n"] == 11
     assert "difference" not in row(whole, whole, people)
-    assert row({"places": [0] * 12}, whole, people)["difference"]["HR@1"]["difference"] == pytest.approx(0)
+    assert row({"places": [[0]] * 12}, whole, people)["difference"]["HR@1"]["difference"] == pytest.approx(0)
+
+
+def test_every_item_of_a_basket_counts_and_intervals_are_over_people() -> None:
+    people = [f"p{i}" for i in range(12)]
+    whole = {"places": [[0, 1, 2, 3]] * 12, "nats": [[1.0] * 4] * 12}
+    without = row({"places": [[0, 20, 20, 20]] * 12, "nats": [[1.0, 2.0, 2.0, 3.0]] * 12}, whole, people)
+    assert (without["n"], without["people"]) == (48, 12)
+    assert (without["HR@1"], without["HR@10"], without["nats"]) == (0.25, 0.25, 2.0)
+    assert without["difference"]["HR@10"] == {"difference": -0.75, "interval": [-0.75, -0.75], "tied": False}
+    assert without["difference"]["nats"] == {"difference": 1.0, "interval": [1.0, 1.0], "tied": False}
+    baskets = [[0], *[[20] * 9] * 11]
+    interval = row({"places": baskets}, {"places": baskets}, people)["interval"]["HR@10"]
+    assert interval[1] > 0.01, "one person's hit is a hundredth of the items, and a twelfth of the people"
+
+
+def test_places_and_nats_of_a_basket_are_those_of_the_list_and_of_the_model() -> None:
+    model, sequences = DiceModel(seed=3), [(1, *ids, 0) for ids in itertools.product(range(1, 6), repeat=2)]
+    trie, n = trie_of(sequences), len(sequences)
+    log_mass = np.log(np.random.default_rng(0).dirichlet(np.ones(n)))
+    scoring = Scoring(name="fused", gamma=0.7, beta=0.8)
+    places, nats = model.run(placed(trie, range(n), scoring, log_mass))
+    assert places == [
+        model.run(place(trie, row, within=WITHIN, scoring=scoring, log_mass=log_mass)) for row in range(n)
+    ]
+    assert places.count(WITHIN) == n - WITHIN
+    assert np.exp(-np.array(nats)).sum() == pytest.approx(1), "among all items of the catalogue"

@@ -142,17 +142,20 @@ def split_by_person(store: Store, known: Callable[[str], bool], *, max_events: i
 def _read(store: Store) -> tuple[pa.Table, pa.Table]:
     """All choices, and when each item first was in an event (``at_min``): what was shown or refused was there, too."""
     schema = pa.schema([WEIGHED.field(name) for name in ("user_id", "item_id", "at", "weight")])
-    none, first = schema.empty_table(), ["item_id", "at_min"]
-    choices, begun = [none], none.select(["item_id", "at"]).rename_columns(first)
+    choices, begun = [schema.empty_table()], _firsts(schema.empty_table())
     for batch in store.weighed():
         some = pa.Table.from_batches([batch.select(schema.names)])
         choices.append(some.filter(pc.greater(some["weight"], 0)))
-        begun = pa.concat_tables([begun, some.select(["item_id", "at"]).rename_columns(first)])
-        begun = begun.group_by("item_id").aggregate([("at_min", "min")]).rename_columns(first)
+        begun = _firsts(pa.concat_tables([begun, _firsts(some)]).rename_columns(["item_id", "at"]))
     events = pa.concat_tables(choices)
     if not len(events):
         raise TrainingError("the store holds no events that are choices", hint="Bring some in: genrec import SOURCE")
     return events, begun
+
+
+def _firsts(events: pa.Table) -> pa.Table:
+    """When each item first was in an event."""
+    return events.group_by("item_id").aggregate([("at", "min")])
 
 
 def _targets(known: Callable[[str], bool], events: pa.Table) -> pa.Table:

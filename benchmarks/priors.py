@@ -61,6 +61,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     "repeat": {"half_life": [15.0, 40.0, 120.0]},
     "basket": {"n_last": [1, 3, 8]},
     "ease": {"ridge": [30.0, 100.0, 300.0]},
+    "nearby": {"n_last": [10, 50, 200]},
     "neighbours": {"shrink": [3.0, 10.0, 30.0]},
     "text": {"decay": [0.6, 0.8]},
 }

@@ -25,6 +25,7 @@ def genrec_priors() -> Mapping[str, type[Prior]]:
     from genrec.priors.blend import Blend
     from genrec.priors.ease import Ease
     from genrec.priors.friends import Friends
+    from genrec.priors.nearby import Nearby
     from genrec.priors.neighbours import Neighbours
     from genrec.priors.popularity import Popularity
     from genrec.priors.repeat import Repeat
@@ -36,6 +37,7 @@ def genrec_priors() -> Mapping[str, type[Prior]]:
         "blend": Blend,
         "ease": Ease,
         "friends": Friends,
+        "nearby": Nearby,
         "neighbours": Neighbours,
         "popularity": Popularity,
         "repeat": Repeat,

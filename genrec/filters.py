@@ -94,7 +94,7 @@ class Filters:
     def _near(self, near: tuple[float, float], within_km: float, n: int) -> np.ndarray:
         # By the straight line through the earth: it keeps its precision for items next door, which a cosine would not.
         chord = 2 * math.sin(min(within_km / (2 * EARTH_KM), math.pi / 2))
-        limit, (x, y, z) = np.float32(chord * chord), (np.float32(part) for part in _on_sphere(*np.array(near)))
+        limit, (x, y, z) = np.float32(chord * chord), (np.float32(part) for part in on_sphere(*np.array(near)))
         xs, ys, zs = (column.first(n) for column in self._position)
         is_near = np.empty(n, bool)
         for start in range(0, n, _PIECE):
@@ -134,7 +134,7 @@ class Filters:
         places = [values.pop(name, None) for name in (LATITUDE, LONGITUDE)]
         if any(places) or not isinstance(rows, range):  # a changed item may have lost its place
             degrees = (np.array([_degrees(w) for w in words or [None] * len(rows)]) for words in places)
-            for column, numbers in zip(self._position, _on_sphere(*degrees), strict=True):
+            for column, numbers in zip(self._position, on_sphere(*degrees), strict=True):
                 column.put(rows, numbers, n)
         for name in values:
             self._attributes.setdefault(name, _Codes())
@@ -206,7 +206,14 @@ def _degrees(word: str | None) -> float:
         return math.nan
 
 
-def _on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def positions(catalog: Catalog, n: int) -> np.ndarray:
+    """Where the first `n` items are, on the unit sphere; NaN where that is unknown. Shape ``(n, 3)``, float64."""
+    known = [json.loads(text) if text else {} for text in catalog.attributes[:n]]
+    degrees = (np.array([_degrees(one.get(name)) for one in known], np.float64) for name in (LATITUDE, LONGITUDE))
+    return np.stack(on_sphere(*degrees), axis=-1)
+
+
+def on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The point of the unit sphere at some degrees north and east; nowhere if they are not on earth."""
     north, east = np.radians(np.where(np.abs(latitude) <= 90, latitude, np.nan)), np.radians(longitude)
     return np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)

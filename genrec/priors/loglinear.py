@@ -54,15 +54,19 @@ class Events:
     """Number of the clock on the wall, in `zones`."""
     weight: np.ndarray
     """How much each counts as a choice, float32."""
+    place: np.ndarray
+    """Number of the place, in `places`; -1 where it is unknown."""
     zones: list[str | None]
+    places: dict[str, int]
 
     @classmethod
     def read(cls, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> Events:
         """Sort events; see `Prior.fit`."""
         users: dict[str, int] = {}
         zones: dict[str | None, int] = {}
+        places: dict[str | None, int] = {None: -1}
         nobody, never, nothing = np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32)
-        columns = [(nobody, never, nothing, nobody, np.empty(0, np.float32))]
+        columns = [(nobody, never, nothing, nobody, np.empty(0, np.float32), nobody)]
         for batch in events:
             row = known_rows(catalog, batch)
             found = (
@@ -71,13 +75,24 @@ class Events:
                 row,
                 _numbers(clocks(batch), zones),
                 weights_of(batch).astype(np.float32),
+                _numbers(batch["place"], places),
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
-        user, at, row, zone, weight = (np.concatenate(some) for some in zip(*columns, strict=True))
+        user, at, row, zone, weight, place = (np.concatenate(some) for some in zip(*columns, strict=True))
         tie = (row.astype(np.uint64) ^ at.astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         order = np.lexsort((tie, weight < STRONG, at, user))
-        user, at, row, zone, weight = (column[order] for column in (user, at, row, zone, weight))
-        return cls(users=users, user=user, at=at, row=row, zone=zone, weight=weight, zones=list(zones))
+        user, at, row, zone, weight, place = (column[order] for column in (user, at, row, zone, weight, place))
+        return cls(
+            users=users,
+            user=user,
+            at=at,
+            row=row,
+            zone=zone,
+            weight=weight,
+            place=place.astype(np.int32),
+            zones=list(zones),
+            places={name: number for name, number in places.items() if name is not None},
+        )
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -178,6 +193,12 @@ class Past:
     """The instant of the choice; everything lies before it."""
     now_local: np.datetime64
     """The same on the clock on the wall."""
+    place: np.ndarray
+    """Numbers of the places, -1 for one that is unknown."""
+    now_place: int
+    """The same of the choice."""
+    here: tuple[float, float] | None
+    """Where the person says to be, in degrees north and east."""
     person: int
     """Number of the person, whose own events are known from here alone; -1 for one who has none elsewhere."""
     later: bool
@@ -336,12 +357,17 @@ class LogLinear(Prior):
         known = [[row[item] for item in moment.item_ids if item in row] for moment in moments]
         sizes = [len(some) for some in known]
         walls = [_naive(moment.at, moment.context.time_zone or now.time_zone) for moment in moments]
+        places = self._log.places
+        there = [places.get(moment.context.place or "", -1) for moment in moments]
         return Past(
             rows=np.array([one for some in known for one in some], np.int64),
             at=np.repeat(np.array([_naive(moment.at, None) for moment in moments], "datetime64[us]"), sizes),
             local=np.repeat(np.array(walls, "datetime64[us]"), sizes),
             now=instant(history.at),
             now_local=np.datetime64(_naive(history.at, now.time_zone), "us"),
+            place=np.repeat(np.array(there, np.int32), sizes),
+            now_place=places.get(now.place or "", -1),
+            here=None if now.latitude is None or now.longitude is None else (now.latitude, now.longitude),
             person=self._log.users.get(history.user_id, -1),
             later=later,
         )
@@ -365,6 +391,9 @@ class LogLinear(Prior):
                 local=log.local[before],
                 now=log.at[start[i]],
                 now_local=log.local[start[i]],
+                place=log.place[before],
+                now_place=int(log.place[start[i]]),
+                here=None,
                 person=person,
                 later=True,
             )

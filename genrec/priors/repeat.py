@@ -3,11 +3,11 @@
     log p(item | history, moment) = w · features(item, history, moment) + constant
 
 Each of the person's moments speaks for its items, the more the more it is like the one to come. It is like it by being
-recent; by its hour, on a clock that has no end; by being on a weekend or not; by what came before it, and at which
-hour; and by the time since then. Products of these are features of their own, each as a share of what the person did,
-on a logarithmic scale. What the person never had is told by popularity and by what came next for others, who are never
-the person. The weights are fitted in `fit` by likelihood. Hours are those of the clock on the wall, where the events
-say which; no titles, no place.
+recent; by its hour, on a clock that has no end; by being on a weekend or not; by its place, if that is to count; by
+what came before it, and at which hour; and by the time since then. Products of these are features of their own, each
+as a share of what the person did, on a logarithmic scale. What the person never had is told by popularity and by what
+came next for others, who are never the person. The weights are fitted in `fit` by likelihood. Hours are those of the
+clock on the wall, where the events say which; no titles, no distances.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ KERNELS = (
     "from_hour",
     "gap",
     "after_gap",
+    "place",
 )
 """Ways in which a moment of the past can be like the one to come; shares of what such moments hold are features."""
 FEATURES = (*KERNELS, "had", "log_had", "repeats", "last", "last_gap", "popular", "popular_had", "next", "next_had")
@@ -49,8 +50,13 @@ class Repeat(LogLinear):
     clock: bool = True
     """Whether hour, weekend and the time since the last event tell something; not where only days are known, or where
     the moment to recommend for is not."""
+    place: bool = False
+    """Whether where the person is tells something, by name: not where it is known only with the choice, or is what is
+    chosen. Where it is not told, all places are alike."""
 
-    START = np.array([[0.2, 0.8, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0, -0.7, 0.5, -1, 0.3, 0.5, -0.5, 0.5, -0.4]])
+    START = np.array(
+        [[0.2, 0.8, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0, -0.7, 0.5, -1, 0.3, 0.5, -0.5, 0.5, -0.4]]
+    )
 
     def __post_init__(self) -> None:
         if not (self.half_life > 0 and self.n_fit >= 0):
@@ -75,7 +81,8 @@ class Repeat(LogLinear):
         start, moment = np.flatnonzero(begins), np.cumsum(begins) - 1
         last = rows[start[-1] :]
         had, place, n_own = np.unique(rows, return_inverse=True, return_counts=True)
-        for feature, kernel in zip(found, self._kernels(past, rows, at, local, start, moment), strict=False):
+        there = past.place[known][start]
+        for feature, kernel in zip(found, self._kernels(past, rows, at, local, there, start, moment), strict=False):
             counts = np.bincount(place, kernel[moment])
             feature[had] = np.log1p(counts / ((counts.sum() + _SHRINK) * _LEAST))
         found[_NUMBER["had"], had] = 1
@@ -92,7 +99,14 @@ class Repeat(LogLinear):
         return found
 
     def _kernels(
-        self, past: Past, rows: np.ndarray, at: np.ndarray, local: np.ndarray, start: np.ndarray, moment: np.ndarray
+        self,
+        past: Past,
+        rows: np.ndarray,
+        at: np.ndarray,
+        local: np.ndarray,
+        there: np.ndarray,
+        start: np.ndarray,
+        moment: np.ndarray,
     ) -> np.ndarray:
         """How much each moment is like the one to come, in each way. Shape ``(n_kernels, n_moments)``."""
         size, when, wall = np.diff(start, append=len(rows)), at[start], local[start]
@@ -114,6 +128,9 @@ class Repeat(LogLinear):
             weekend = alike
         if "since" in self.without:
             gap = alike
+        place = alike * self.place
+        if self.place and past.now_place >= 0 and "place" not in self.without:
+            place = there == past.now_place
         kernels = {
             "own": 1.0,
             "recent": recent,
@@ -125,6 +142,7 @@ class Repeat(LogLinear):
             "from_hour": recent * from_hour,
             "gap": recent * gap,
             "after_gap": recent * after * gap,
+            "place": recent * place,
         }
         return np.stack([np.broadcast_to(kernels[name], len(when)) for name in KERNELS])
 

@@ -102,6 +102,24 @@ def test_where_the_moment_is_unknown_its_time_tells_nothing() -> None:
     np.testing.assert_allclose(likely(prior, DAILY, at(7, 8)), likely(prior, DAILY, at(300, 20)))
 
 
+def test_where_the_person_is_decides_between_habits_if_it_is_to_count() -> None:
+    where = {"office": "coffee", "pub": "beer"}
+    own = [
+        Event(user_id="ann", item_id=item, at=at(day, 12), context=Context(place=place))
+        for day, (place, item) in enumerate([*where.items()] * 5)
+    ]
+    history = History(user_id="ann", user=None, at=at(11), moments=moments(own))
+
+    def beer(there: str | None, **options: object) -> float:
+        likely = unfitted(own, **options).log_mass(history, Context(place=there))
+        return float(likely[BEER] - likely[COFFEE])
+
+    assert beer("pub", place=True) > beer(None, place=True) + 0.1 > beer("office", place=True) + 0.2
+    assert beer("beach", place=True) == beer(None, place=True), "where the person never was"
+    assert beer("pub") == beer("office") == beer("pub", place=False)
+    assert beer("pub", place=True, without=("place",)) == beer(None, place=True)
+
+
 def test_what_it_does_without_tells_it_nothing() -> None:
     week = [taken("ann", "cake" if day % 7 >= 5 else "bread", day, 10) for day in range(14)]
     hours, days = (DAILY, at(7, 8), at(7, 20)), (week, at(19, 10), at(21, 10))

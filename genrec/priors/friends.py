@@ -4,12 +4,13 @@
 
 A relation counts in both directions. Nothing that happened after the moment counts, for nobody; but relations have no
 date, so one that was made later does. It knows something of people who have done nothing yet, if they know somebody.
-Knows relations and events; no communities, no influence.
+The community somebody belongs to (Louvain; Blondel, Guillaume, Lambiotte and Lefebvre 2008) can be one friend more, who
+took on average what its members took. Knows relations and events; no influence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +31,12 @@ class Friends(Scored):
     """Days after which an event of a friend counts half."""
     kinds: tuple[str, ...] = ()
     """Kinds of relations that count; all when there is none."""
+    community: float = 0.0
+    """Weight of the person's community, as of one more friend."""
 
     def __post_init__(self) -> None:
-        if not (self.half_life_days > 0 and self.n_fit >= 0):
-            raise ConfigError("the prior 'friends' needs half_life_days above 0, n_fit from 0")
+        if not (self.half_life_days > 0 and self.n_fit >= 0 and self.community >= 0):
+            raise ConfigError("the prior 'friends' needs half_life_days above 0, n_fit and community from 0")
         self._edges: list[tuple[str, str, float]] = []
         super().__post_init__()
 
@@ -57,16 +60,74 @@ class Friends(Scored):
             for person, friend in ((a, b), (b, a)):
                 known = self._friends.setdefault(person, {})
                 known[friend] = known.get(friend, 0.0) + weight
+        if self.community:
+            self._communities = self._part(
+                "communities", Communities, lambda: Communities.among(self._friends, len(numbers), self._log.user)
+            )
 
     def _scores(self, past: Past) -> np.ndarray:
         """What each friend took of late, on average. Shape ``(n_items,)``, float64."""
         log, friends = self._log, self._friends.get(past.person, {})
+        whole = sum(friends.values())
+        heard = [(np.arange(log.first[one], log.first[one + 1]), weight) for one, weight in friends.items()]
+        if friends and self.community:
+            events, n_members = self._communities.around(past.person)
+            heard.append((events[log.user[events] != past.person], self.community / max(n_members - 1, 1)))
+            whole += self.community
         rows, counts = [np.empty(0, np.int32)], [np.empty(0)]
-        for friend, weight in friends.items():
-            theirs = slice(int(log.first[friend]), int(log.first[friend + 1]))
+        for theirs, weight in heard:
             age = (past.now - log.at[theirs]).astype(np.int64) / _DAY_US
             rows.append(log.row[theirs])
             each = weight * 0.5 ** (np.maximum(age, 0) / self.half_life_days) * log.weight[theirs]
             counts.append(np.where(age > 0, each, 0.0))
         scores = np.bincount(np.concatenate(rows), np.concatenate(counts), minlength=self._n_items)
-        return scores / (sum(friends.values()) or 1.0)
+        return scores / (whole or 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Communities:
+    """Who belongs together, and what they did."""
+
+    of: np.ndarray
+    """Number of each person's community; -1 for who knows nobody. Shape ``(n_people,)``."""
+    size: np.ndarray
+    """People of each. Shape ``(n_communities,)``."""
+    events: np.ndarray
+    """Numbers of the events of people who are in one, community by community."""
+    first: np.ndarray
+    """Where each community's begin in `events`, and the end of all. Shape ``(n_communities + 1,)``."""
+
+    @classmethod
+    def among(cls, friends: Mapping[int, Mapping[int, float]], n_people: int, user: np.ndarray) -> Communities:
+        """Find them.
+
+        Args:
+            friends: Who knows whom in both directions, by number, with weights.
+            n_people: How many people there are.
+            user: Whose each event is.
+
+        Raises:
+            ConfigError: If networkx is missing.
+        """
+        try:
+            import networkx
+        except ImportError as error:
+            raise ConfigError("communities need the package networkx", hint="pip install 'genrec[graph]'") from error
+        graph = networkx.Graph()
+        graph.add_weighted_edges_from(
+            (a, b, w) for a in sorted(friends) for b, w in sorted(friends[a].items()) if a < b
+        )
+        found = networkx.community.louvain_communities(graph, seed=0)
+        of = np.full(n_people, -1)
+        for number, people in enumerate(found):
+            of[list(people)] = number
+        events = np.argsort(of[user], kind="stable")
+        first = np.searchsorted(of[user][events], np.arange(len(found) + 1))
+        return cls(of=of, size=np.array([len(people) for people in found], np.int64), events=events, first=first)
+
+    def around(self, person: int) -> tuple[np.ndarray, int]:
+        """The events of a person's community, and how many people it has; of who is in none, nothing."""
+        number = int(self.of[person])
+        if number < 0:
+            return self.events[:0], 0
+        return self.events[self.first[number] : self.first[number + 1]], int(self.size[number])

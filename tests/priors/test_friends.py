@@ -54,11 +54,38 @@ def test_what_friends_took_counts_by_weight_and_by_how_long_ago_it_was() -> None
     assert scores(prior, "bo", 50).tolist() == [0, 0, 0, 0], "ann has taken nothing"
 
 
+def test_a_community_is_one_more_friend() -> None:
+    circles = [
+        Edge(from_id=f"u{a}", to_id=f"u{b}") for some in (range(4), range(4, 9)) for a in some for b in some if a < b
+    ]
+    edges = [*circles, Edge(from_id="u0", to_id="ann"), Edge(from_id="u4", to_id="bo")]
+    alone, among = (fitted(*edges, half_life_days=1e6, community=weight) for weight in (0.0, 3.0))
+    tea_by_one = scores(alone, "ann", 20)[0]
+    assert tea_by_one == pytest.approx(1, abs=1e-3), "u0, her only friend, took tea"
+    assert scores(among, "ann", 20) == pytest.approx([1, 0, 0, 0], abs=1e-3), "as did u1, u2 and u3"
+    assert scores(alone, "u5", 50) == pytest.approx([1, 0, 0, 0], abs=1e-3), "whose friends took tea alone"
+    others = 5  # u4, u6, u7, u8 and bo, who had cake and rice
+    assert scores(among, "u5", 50) == pytest.approx(
+        [(4 + 3 * 4 / others) / 7, 0, 3 / others / 7, 3 / others / 7], abs=1e-3
+    )
+    assert scores(among, "u5", 20)[3] == 0, "rice was later"
+    assert not scores(among, "cy", 50).any(), "who knows nobody"
+    again = fitted(*edges, half_life_days=1e6, community=3.0)
+    restored = Friends(half_life_days=1e6, community=3.0)
+    restored.relate([batch("edges", edges)])
+    state = again.state()
+    assert state
+    restored.restore(CATALOG, state)
+    np.testing.assert_array_equal(scores(restored, "u5", 50), scores(among, "u5", 50))
+
+
 def test_only_some_kinds_of_relations_may_count() -> None:
     assert scores(fitted(*EDGES, half_life_days=10.0, kinds=("friend",)), "ann", 20) == pytest.approx([0, 0, 0.5, 0])
     assert not scores(fitted(), "ann", 20).any()
     with pytest.raises(ConfigError, match="half_life_days above 0"):
         Friends(half_life_days=0)
+    with pytest.raises(ConfigError, match="community from 0"):
+        Friends(community=-1)
 
 
 def test_a_blend_tells_its_voices() -> None:

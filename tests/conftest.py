@@ -21,6 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-snapshots", action="store_true", help="Write what templates say now as what they should.")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def small_batches() -> Iterator[None]:
+    """Read stores back in many record batches, as big ones are; in one alone, half of what can go wrong does not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genrec.store.log._BATCH", 50)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer model with random weights."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from genrec.catalog import Catalog
 from genrec.errors import ConfigError, meant_or_known
+from genrec.events import from_json
 
 LATITUDE, LONGITUDE = "latitude", "longitude"
 """Attributes that say where an item is, in degrees north and east."""
@@ -208,7 +209,7 @@ def _degrees(word: str | None) -> float:
 
 def positions(catalog: Catalog, n: int) -> np.ndarray:
     """Where the first `n` items are, on the unit sphere; NaN where that is unknown. Shape ``(n, 3)``, float64."""
-    known = [json.loads(text) if text else {} for text in catalog.attributes[:n]]
+    known = [from_json(text) for text in catalog.attributes[:n]]
     degrees = (np.array([_degrees(one.get(name)) for one in known], np.float64) for name in (LATITUDE, LONGITUDE))
     return np.stack(on_sphere(*degrees), axis=-1)
 

@@ -283,10 +283,10 @@ class Trial:
         if self.options is None:
             adapter, card = self.answering, self.opened.card
             lm = load_adapted(self.base.base, adapter, card.method) if adapter and card else load_model(self.base.base)
-            return self.placed(session, adapter, *session.weigh(lm, {}, "model"))
+            return self.placed(session, adapter, *session.weigh(lm, "model"))
         adapter = self.trained(part)
         options = replace(self.options, step_tokens=self.step_tokens(session, self.options.step_tokens))
-        card, result = session.release(load_model(self.base.base), adapter.name, adapter, options, nats={})
+        card, result = session.release(load_model(self.base.base), adapter.name, adapter, options)
         if result.interrupted:
             raise click.Abort
         found = self.placed(session, adapter, card.gamma, card.beta)

@@ -270,7 +270,7 @@ class Session:
         folder: Path,
         options: Options,
         *,
-        nats: dict[str, float],
+        nats: dict[str, float] | None = None,
         since: Path | None = None,
         people: Sequence[History] | None = None,
         max_minutes: float = math.inf,
@@ -282,7 +282,7 @@ class Session:
             name: What the adapter is called.
             folder: Where it is written; its checkpoints stay beside it.
             options: How to train.
-            nats: Is told what the judging choices cost under the prior, the tuned model and both.
+            nats: As for `weigh`.
             since: Folder of the adapter that learns on.
             people: Who is learned from; those of the split when omitted.
             max_minutes: When to stop training by itself.
@@ -299,7 +299,7 @@ class Session:
             people=people,
             max_minutes=max_minutes,
         )
-        gamma, beta = self.weigh(result.model, nats, "tuned")
+        gamma, beta = self.weigh(result.model, "tuned", nats)
         card = replace(
             self._card(name, gamma, beta),
             method=options.method,
@@ -338,7 +338,7 @@ class Session:
         is_adapted = since is not None and old is not None and old.method != "none"
         lm = load_adapted(self.base, since, old.method) if is_adapted and since and old else load_model(self.base)
         nats: dict[str, float] = {}
-        gamma, beta = self.weigh(lm, nats, "model")
+        gamma, beta = self.weigh(lm, "model", nats)
         card = self._card(name, gamma, beta)
         if old:
             known: dict[str, Any] = {"created_at": card.created_at, "data": card.data} if old.method == "none" else {}
@@ -357,21 +357,22 @@ class Session:
             self.say(_line(way, found, users))
         return self._judged_card(card, since or folder, ranks, nats)
 
-    def weigh(self, lm: Any, nats: dict[str, float], way: str) -> tuple[float, float]:
+    def weigh(self, lm: Any, way: str, nats: dict[str, float] | None = None) -> tuple[float, float]:
         """Fit how much a model and the prior count, and take the model off the GPU, which an engine wants for itself.
 
         Args:
             lm: The model.
-            nats: Is told what the judging choices cost under the prior, the model and both.
-            way: What the model is called in it.
+            way: What the model is called in `nats`.
+            nats: Is told what the judging choices cost under the prior, the model and both, where that is asked for.
 
         Returns:
             gamma and beta.
         """
         gamma, beta, _ = fit_weights(choice_logits(lm, self.fit_steps), self.fit_steps)
-        judged = choice_logits(lm, self.judge_steps)
-        for key, weights in {"prior": (0.0, 1.0), way: (1.0, 0.0), "both": (gamma, beta)}.items():
-            nats[key] = mean_loss(judged, self.judge_steps, *weights)
+        if nats is not None:
+            judged = choice_logits(lm, self.judge_steps)
+            for key, weights in {"prior": (0.0, 1.0), way: (1.0, 0.0), "both": (gamma, beta)}.items():
+                nats[key] = mean_loss(judged, self.judge_steps, *weights)
         lm.to("cpu")
         torch.cuda.empty_cache()
         return gamma, beta

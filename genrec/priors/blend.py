@@ -178,10 +178,16 @@ def _latest(catalog: Catalog, log: Events, n: int) -> list[tuple[History, Contex
 
 def _moments(catalog: Catalog, log: Events, begin: int, end: int) -> list[Moment]:
     """A stretch of one person's events as moments."""
+
+    def context(i: int) -> Context:
+        zone, place = log.zones[log.zone[i]], int(log.place[i])
+        known = zone if zone and is_zone(zone) else None
+        return Context(time_zone=known, place=log.places[place] if place >= 0 else None)
+
     return [
         Moment(
             at=log.at[some[0]].item().replace(tzinfo=UTC),
-            context=Context(time_zone=zone if (zone := log.zones[log.zone[some[0]]]) and is_zone(zone) else None),
+            context=context(some[0]),
             item_ids=tuple(catalog.item_ids[row] for row in log.row[some].tolist()),
         )
         for _, group in groupby(range(begin, end), key=lambda i: log.at[i])

@@ -26,7 +26,7 @@ from genrec.context import FEATURES
 from genrec.errors import ConfigError
 from genrec.events import Context, weights_of
 from genrec.priors.base import Prior, State, instant, known_rows
-from genrec.sources.zones import clocks, walls
+from genrec.sources.zones import Point, clocks, point, walls
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -57,14 +57,14 @@ class Events:
     place: np.ndarray
     """Number of the place, in `places`; -1 where it is unknown."""
     zones: list[str | None]
-    places: dict[str, int]
+    places: list[str]
 
     @classmethod
     def read(cls, catalog: Catalog, events: Iterable[pa.RecordBatch]) -> Events:
         """Sort events; see `Prior.fit`."""
         users: dict[str, int] = {}
         zones: dict[str | None, int] = {}
-        places: dict[str | None, int] = {None: -1}
+        places: dict[str | None, int] = {None: -1, "": -1}
         nobody, never, nothing = np.empty(0, np.int64), np.empty(0, "datetime64[us]"), np.empty(0, np.int32)
         columns = [(nobody, never, nothing, nobody, np.empty(0, np.float32), nobody)]
         for batch in events:
@@ -75,7 +75,7 @@ class Events:
                 row,
                 _numbers(clocks(batch), zones),
                 weights_of(batch).astype(np.float32),
-                _numbers(batch["place"], places),
+                _numbers(batch["place"], places, n_unknown=2),
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
         user, at, row, zone, weight, place = (np.concatenate(some) for some in zip(*columns, strict=True))
@@ -91,13 +91,18 @@ class Events:
             weight=weight,
             place=place.astype(np.int32),
             zones=list(zones),
-            places={name: number for name, number in places.items() if name is not None},
+            places=[name for name in places if name],
         )
 
     @cached_property
     def first(self) -> np.ndarray:
         """Where each person's events begin, and the end of all. Shape ``(n_users + 1,)``."""
         return np.searchsorted(self.user, np.arange(len(self.users) + 1))
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """Number of each place."""
+        return {name: number for number, name in enumerate(self.places)}
 
     @cached_property
     def start(self) -> np.ndarray:
@@ -172,9 +177,11 @@ class Popular:
         return between if new > old else -between
 
 
-def _numbers(names: pa.Array, numbers: dict[Any, int]) -> np.ndarray:
+def _numbers(names: pa.Array, numbers: dict[Any, int], *, n_unknown: int = 0) -> np.ndarray:
+    """A number for each name, counted up but for the first ones, which stand for unknown."""
     coded = names.dictionary_encode(null_encoding="encode")
-    number = np.array([numbers.setdefault(name, len(numbers)) for name in coded.dictionary.to_pylist()], np.int64)
+    each = [numbers.setdefault(name, len(numbers) - n_unknown) for name in coded.dictionary.to_pylist()]
+    number = np.array(each, np.int64)
     found: np.ndarray = number[coded.indices.to_numpy()]
     return found
 
@@ -197,8 +204,8 @@ class Past:
     """Numbers of the places, -1 for one that is unknown."""
     now_place: int
     """The same of the choice."""
-    here: tuple[float, float] | None
-    """Where the person says to be, in degrees north and east."""
+    here: Point | None
+    """Where the choice is made, in degrees north and east; None where that is unknown."""
     person: int
     """Number of the person, whose own events are known from here alone; -1 for one who has none elsewhere."""
     later: bool
@@ -357,8 +364,7 @@ class LogLinear(Prior):
         known = [[row[item] for item in moment.item_ids if item in row] for moment in moments]
         sizes = [len(some) for some in known]
         walls = [_naive(moment.at, moment.context.time_zone or now.time_zone) for moment in moments]
-        places = self._log.places
-        there = [places.get(moment.context.place or "", -1) for moment in moments]
+        there = [self._place(moment.context) for moment in moments]
         return Past(
             rows=np.array([one for some in known for one in some], np.int64),
             at=np.repeat(np.array([_naive(moment.at, None) for moment in moments], "datetime64[us]"), sizes),
@@ -366,11 +372,15 @@ class LogLinear(Prior):
             now=instant(history.at),
             now_local=np.datetime64(_naive(history.at, now.time_zone), "us"),
             place=np.repeat(np.array(there, np.int32), sizes),
-            now_place=places.get(now.place or "", -1),
-            here=None if now.latitude is None or now.longitude is None else (now.latitude, now.longitude),
+            now_place=self._place(now),
+            here=point(now.latitude, now.longitude),
             person=self._log.users.get(history.user_id, -1),
             later=later,
         )
+
+    def _place(self, context: Context) -> int:
+        """Number of a place: of one where nobody was one beyond all, for it is known to be another; -1 if unknown."""
+        return self._log.number.get(context.place, len(self._log.places)) if context.place else -1
 
     def _choices(self) -> list[Choice]:
         """The latest choices, one of each moment that has something before it, with their features."""

@@ -40,8 +40,11 @@ QUICK = (
 )
 
 
-def household(folder: Path, decides: str, **settings: Any) -> Path:
-    """Eighty people who take one of four things a day, not that of the day before, as the hour or the device has it."""
+def household(folder: Path, decides: str, *, also: str = "", **settings: Any) -> Path:
+    """Eighty people who take one of four things a day, not that of the day before, as the hour or the device has it.
+
+    With it they take something else, if that is named.
+    """
     create_workspace(folder, settings)
     chance = random.Random(0)
     events = []
@@ -52,9 +55,11 @@ def household(folder: Path, decides: str, **settings: Any) -> Path:
             device = chance.choice([one for one in DEVICES if one != device])
             item = hour[0] if decides == "part_of_day" else list(HOURS)[DEVICES.index(device)]
             at = datetime(2024, 1, 1 + day, hour[1], chance.randrange(60), tzinfo=UTC)
-            events.append(Event(user_id=f"p{p:02}", item_id=item, at=at, context=Context(device=device)))
+            basket = [item, also] if also else [item]
+            events += [Event(user_id=f"p{p:02}", item_id=one, at=at, context=Context(device=device)) for one in basket]
     with Store.open(folder / "genrec.db") as store:
-        store.put("items", [batch("items", [Item(item_id=name, title=name) for name in HOURS])])
+        names = [*HOURS, also] if also else [*HOURS]
+        store.put("items", [batch("items", [Item(item_id=name, title=name) for name in names])])
         store.put(
             "users", [batch("users", [User(user_id=f"p{p:02}", attributes={"age": str(p % 7)}) for p in range(80)])]
         )
@@ -154,6 +159,10 @@ def test_model_and_prior_miss_what_decides_and_nothing_else(
     assert found["whole"]["HR@1"] > 0.8
     assert set(lost(found)) == {decides}
     assert lost(found)[decides] > 0.2
+    if prior == "popularity":  # or the model has had little time to learn
+        nats = {name: one["difference"]["nats"] for name, one in found["without"].items()}
+        assert nats[decides]["difference"] > 0.1
+        assert not nats[decides]["tied"]
     leans = {name: one["difference"]["HR@1"] for name, one in found["sensitivity"].items()}
     assert list(leans) == [f"{name} {how}" for name in (decides, other) for how in ("shuffled", "silenced")]
     if prior == "popularity":  # or the prior goes on knowing
@@ -203,9 +212,8 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
 
 
 def test_the_model_in_use_is_asked_without_training(tmp_path: Path, tiny_model: Path) -> None:
-    workspace = household(
-        tmp_path / "home", "device", model=str(tiny_model), engine="transformers", dtype="float32", prior="repeat"
-    )
+    settings = {"model": str(tiny_model), "engine": "transformers", "dtype": "float32", "prior": "repeat"}
+    workspace = household(tmp_path / "home", "device", also="bread", **settings)
     quick = ("--rank", "4", "--set", "max_steps=2", "--cases", "20")
     genrec("train", "--name", "early", *quick, "--keep", workspace=workspace)
     genrec("adapters", "use", "early", workspace=workspace)
@@ -214,6 +222,10 @@ def test_the_model_in_use_is_asked_without_training(tmp_path: Path, tiny_model: 
     assert list(found["sensitivity"]) == [
         f"{name} {how}" for name in ("device", "profile") for how in ("shuffled", "silenced")
     ]
+    assert (found["people"], found["n"]) == (20, 40), "bread and something else"
+    assert found["whole"]["HR@1"] == 0.5, "bread, always"
+    told = genrec("ablate", "--refit", "--cases", "20", "--without", "device", workspace=workspace)
+    assert "the model's nats - whole" in told
     refused = CliRunner().invoke(main, ["ablate", "--refit", "--held-out", "0.4", "-w", str(workspace)])
     assert "has learned from what happened until" in refused.output
 

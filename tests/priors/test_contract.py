@@ -22,6 +22,7 @@ from genrec.priors.saved import load, save
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 TITLES = ("red wool socks", "green wool socks", "hammer", "nails", "tea", "cup")
+PLACES = ("shop", "home", None)
 SINGLE = [name for name in Registry().names("priors") if name != "blend"]
 NAMES = [*SINGLE, "blend"]
 Taken = tuple[str, str, float]
@@ -30,6 +31,8 @@ Taken = tuple[str, str, float]
 
 def made(name: str, **options: object) -> Prior:
     """A prior by name; a blend is one of two others."""
+    if name == "repeat":
+        options |= {"place": True}
     prior: Prior = Registry().build("priors", name, {} if name == "popularity" else options)
     if isinstance(prior, Blend):
         return Blend.of({single: made(single, **options) for single in ("sequence", "ease")}, **options)  # type: ignore[arg-type]
@@ -42,12 +45,17 @@ def event(taken: Taken) -> Event:
         user_id=user,
         item_id=item,
         at=START + timedelta(days=day),
-        context=Context(time_zone="Asia/Tokyo" if user == "ann" else None),
+        context=Context(time_zone="Asia/Tokyo" if user == "ann" else None, place=PLACES[int(2 * day) % 3]),
     )
 
 
 def catalogue(titles: Sequence[str] = TITLES) -> Catalog:
-    return Catalog.of([Item(item_id=title, title=title) for title in titles])
+    return Catalog.of(
+        [
+            Item(item_id=title, title=title, attributes={"latitude": str(50 + n), "longitude": "8"} if n % 3 else {})
+            for n, title in enumerate(titles)
+        ]
+    )
 
 
 def fitted(name: str, taken: Sequence[Taken], catalog: Catalog | None = None, **options: object) -> Prior:

@@ -58,6 +58,8 @@ def test_the_nearer_the_likelier_from_the_last_place_or_from_where_the_person_sa
     assert bavarian["munich"] - bavarian["museum"] > found["munich"] - found["museum"] + 3
     assert np.ptp(list(log_mass(unfitted()).values())) == 0, "nobody knows where a stranger is"
     assert log_mass(unfitted(), "online") == log_mass(unfitted())
+    for nowhere in ((0.0, 0.0), (95.0, 8.0), (float("nan"), 8.0)):
+        assert log_mass(unfitted(), "alexanderplatz", here=nowhere) == found
     assert np.ptp(list(log_mass(unfitted(without=("distance",)), "museum", here=(48.14, 11.58)).values())) == 0
 
 

@@ -12,6 +12,7 @@ from genrec.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.events import Context, Event, Item, batch
 from genrec.history import History, moments
+from genrec.priors.blend import Blend
 from genrec.priors.repeat import FEATURES, Repeat
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -115,9 +116,36 @@ def test_where_the_person_is_decides_between_habits_if_it_is_to_count() -> None:
         return float(likely[BEER] - likely[COFFEE])
 
     assert beer("pub", place=True) > beer(None, place=True) + 0.1 > beer("office", place=True) + 0.2
-    assert beer("beach", place=True) == beer(None, place=True), "where the person never was"
+    assert beer("beach", place=True) == beer("moon", place=True), (
+        "nobody was there: unlike all others, as any new place"
+    )
+    assert beer("", place=True) == beer(None, place=True)
     assert beer("pub") == beer("office") == beer("pub", place=False)
     assert beer("pub", place=True, without=("place",)) == beer(None, place=True)
+
+
+def test_the_weights_find_out_whether_places_decide_also_in_a_blend() -> None:
+    rng, names = np.random.default_rng(0), ("coffee", "beer", "bread", "tea", "cake")
+    events = []
+    for person in range(60):
+        for day in range(8):
+            place = f"place {rng.integers(5)}"
+            item = names[int(place[-1]) if rng.random() < 0.9 else int(rng.integers(5))]
+            events.append(Event(user_id=f"u{person}", item_id=item, at=at(day), context=Context(place=place)))
+    own = [one for one in events if one.user_id == "u0"]
+    history = History(user_id="u0", user=None, at=at(9), moments=moments(own))
+    gains = []
+    for prior in (Repeat(place=True), Blend.of({"repeat": Repeat(place=True)}), Repeat()):
+        prior.fit(CATALOG, [batch("events", events)])
+        told, other = (prior.log_mass(history, Context(place=f"place {BEER if t else TEA}")) for t in (True, False))
+        gains.append(float(told[BEER] - other[BEER]))
+        restored = Blend.of({"repeat": Repeat(place=True)}) if isinstance(prior, Blend) else Repeat(place=prior.place)
+        restored.restore(CATALOG, prior.state() or {})
+        np.testing.assert_array_equal(restored.log_mass(history, Context(place=f"place {BEER}")), told)
+    alone, blended, deaf = gains
+    assert alone > 1
+    assert blended > 0.7 * alone
+    assert deaf == 0
 
 
 def test_what_it_does_without_tells_it_nothing() -> None:

@@ -14,13 +14,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from genrec.catalog import Catalog
+from genrec.earth import EARTH_KM, on_sphere
 from genrec.errors import ConfigError, meant_or_known
 from genrec.events import from_json
 
 LATITUDE, LONGITUDE = "latitude", "longitude"
 """Attributes that say where an item is, in degrees north and east."""
-EARTH_KM = 6371.0088
-"""Mean radius of the earth."""
 _PIECE = 65_536  # rows that a processor's cache holds
 
 
@@ -211,13 +210,7 @@ def positions(catalog: Catalog, n: int) -> np.ndarray:
     """Where the first `n` items are, on the unit sphere; NaN where that is unknown. Shape ``(n, 3)``, float64."""
     known = [from_json(text) for text in catalog.attributes[:n]]
     degrees = (np.array([_degrees(one.get(name)) for one in known], np.float64) for name in (LATITUDE, LONGITUDE))
-    return np.stack(on_sphere(*degrees), axis=-1)
-
-
-def on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The point of the unit sphere at some degrees north and east; nowhere if they are not on earth."""
-    north, east = np.radians(np.where(np.abs(latitude) <= 90, latitude, np.nan)), np.radians(longitude)
-    return np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)
+    return on_sphere(*degrees).T
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> ConfigError:

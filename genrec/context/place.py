@@ -6,10 +6,8 @@ person is told by `genrec.context.usual`.
 
 from __future__ import annotations
 
-from math import asin, cos, radians, sin, sqrt
-
+from genrec.earth import Point, kilometres
 from genrec.events import Context
-from genrec.sources.zones import Point
 from genrec.text import clean
 
 DISTANCES_KM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -18,7 +16,6 @@ AIRLINER_KMH = 1000.0
 """Nobody travels faster."""
 SLACK_KM = 50.0
 """What somebody may seem to have moved in no time at all: clocks are coarse, and so are positions by mobile mast."""
-EARTH_KM = 6371.0
 
 
 def place(context: Context) -> str:
@@ -42,11 +39,3 @@ def rounded(km: float) -> int:
 def is_jump(km: float, seconds: float) -> bool:
     """Whether nobody gets so far in that time: faster than an airliner, `SLACK_KM` aside."""
     return km > SLACK_KM + AIRLINER_KMH / 3600 * seconds
-
-
-def kilometres(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
-    """Great-circle distance between two points given in degrees."""
-    a, b = radians(latitude), radians(other_latitude)
-    across = radians(other_longitude - longitude)
-    half = sin((b - a) / 2) ** 2 + cos(a) * cos(b) * sin(across / 2) ** 2
-    return 2 * EARTH_KM * asin(min(1.0, sqrt(half)))

@@ -17,9 +17,9 @@ from functools import cache
 from math import atan2, cos, degrees, radians, sin
 from typing import Any, Literal, get_args
 
-from genrec.context.place import is_jump, kilometres, place, rounded
+from genrec.context.place import is_jump, place, rounded
+from genrec.earth import Point, kilometres, point
 from genrec.events import Context
-from genrec.sources.zones import Point, point
 from genrec.text import clean
 
 CELL = 10

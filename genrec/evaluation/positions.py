@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.context.place import EARTH_KM, is_jump
+from genrec.context.place import is_jump
+from genrec.earth import Point, arc_km, on_sphere
 from genrec.evaluation.log import Log
-from genrec.sources.zones import Point
 
 FAR_KM = 1000.0
 """A position is turned round where it lies so much and three times farther from the main city of its time zone than it
@@ -161,9 +161,6 @@ def _degrees(text: str) -> float:
 def _kilometres(
     latitude: np.ndarray, longitude: np.ndarray, to_latitude: np.ndarray, to_longitude: np.ndarray
 ) -> np.ndarray:
-    """As `genrec.context.place.kilometres`, on columns."""
-    with np.errstate(invalid="ignore"):  # a plugin's infinite latitude, which the store refuses
-        a, b, across = np.radians(latitude), np.radians(to_latitude), np.radians(to_longitude - longitude)
-        half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(across / 2) ** 2
-        km: np.ndarray = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(1.0, half)))
-    return km
+    """As `genrec.earth.kilometres`, on columns."""
+    here, there = on_sphere(latitude, longitude), on_sphere(to_latitude, to_longitude)
+    return arc_km(np.sqrt(np.square(here - there).sum(axis=0)))

@@ -23,10 +23,11 @@ import pyarrow as pa
 from genrec.actions import STRONG
 from genrec.catalog import Catalog
 from genrec.context import FEATURES
+from genrec.earth import Point, point
 from genrec.errors import ConfigError
 from genrec.events import Context, weights_of
 from genrec.priors.base import Prior, State, instant, known_rows
-from genrec.sources.zones import Point, clocks, point, walls
+from genrec.sources.zones import clocks, walls
 
 if TYPE_CHECKING:
     from genrec.history import History
@@ -69,13 +70,14 @@ class Events:
         columns = [(nobody, never, nothing, nobody, np.empty(0, np.float32), nobody)]
         for batch in events:
             row = known_rows(catalog, batch)
+            told = "place" in batch.schema.names
             found = (
                 _numbers(batch["user_id"], users),
                 batch["at"].cast(pa.timestamp("us")).to_numpy(),
                 row,
                 _numbers(clocks(batch), zones),
                 weights_of(batch).astype(np.float32),
-                _numbers(batch["place"], places, n_unknown=2),
+                _numbers(batch["place"] if told else pa.nulls(len(batch), pa.string()), places, n_unknown=2),
             )
             columns.append(tuple(column[row >= 0] for column in found))  # type: ignore[arg-type]
         user, at, row, zone, weight, place = (np.concatenate(some) for some in zip(*columns, strict=True))

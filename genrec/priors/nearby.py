@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genrec.earth import arc_km, on_sphere
 from genrec.errors import ConfigError
-from genrec.filters import EARTH_KM, on_sphere, positions
+from genrec.filters import positions
 from genrec.priors.loglinear import LogLinear, Past, Popular
 
 _BLOCK = 8  # own places whose distances are looked at together, so that a million items take little memory
@@ -48,7 +49,7 @@ class Nearby(LogLinear):
         had, last = np.zeros(n), np.zeros(n)
         had[rows], last[rows[-1:]] = 1, 1
         own = rows[self._somewhere[rows]][-self.n_last :]
-        here = self._where[own[-1:]] if past.here is None else np.array([on_sphere(*np.array(past.here))])
+        here = self._where[own[-1:]] if past.here is None else on_sphere(*np.array(past.here))[None]
         if "distance" in self.without:
             own, here = own[:0], here[:0]
         near_here, near_own = self._nearness(here), self._nearness(self._where[np.unique(own)])
@@ -74,7 +75,6 @@ class Nearby(LogLinear):
         nearest = np.full(self._n_items, -1.0)  # cosine of the angle
         for start in range(0, len(points), _BLOCK):
             np.maximum(nearest, (self._where @ points[start : start + _BLOCK].T).max(axis=1), out=nearest)
-        chord = np.sqrt(np.maximum(2 - 2 * nearest, 0))
-        km = 2 * EARTH_KM * np.arcsin(np.minimum(chord / 2, 1))
+        km = arc_km(np.sqrt(np.maximum(2 - 2 * nearest, 0)))
         nearness: np.ndarray = -np.log1p(np.where(self._somewhere, km, np.nanmax(km, initial=0.0)))
         return nearness

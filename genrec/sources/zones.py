@@ -13,20 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.earth import point
 from genrec.sources.times import is_zone
-
-Point = tuple[float, float]
-"""Degrees north and degrees east."""
 
 _QUARTER_US = 900_000_000
 """Microseconds within which no clock has changed in living memory: they do on a quarter of an hour UTC."""
-
-
-def point(latitude: float | None, longitude: float | None) -> Point | None:
-    """A position; None where it is unknown, not on earth, or (0, 0), which stands for unknown in many sources."""
-    if latitude is None or longitude is None or not (latitude or longitude):
-        return None
-    return (latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None  # nor NaN
 
 
 def zone_at(latitude: float | None, longitude: float | None) -> str | None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from genrec.context import Words, line
 from genrec.context.usual import LOOK_BACK_DAYS, MIN_DAYS, Whereabouts
+from genrec.earth import Point
 from genrec.events import Context, Event, batch
 from genrec.history import Moment, moments, read_history
-from genrec.sources.zones import Point
 from genrec.store import Store
 
 MONDAY = datetime(2026, 6, 1, tzinfo=UTC)

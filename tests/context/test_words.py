@@ -12,11 +12,11 @@ from genrec.context import FEATURES, OPTIONAL, Words, line
 from genrec.context.device import device, extra
 from genrec.context.place import distance
 from genrec.context.time import WEEKDAYS, holiday, season, since
+from genrec.earth import point
 from genrec.errors import DataError, ModelError
 from genrec.events import Context, Event, event_of
 from genrec.history import Moment, moments
 from genrec.models import model_folder
-from genrec.sources.zones import point
 from genrec.tokenizer import HfTokenizer
 
 PLAIN = tuple(f for f in FEATURES if f not in OPTIONAL)

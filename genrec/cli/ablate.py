@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 ENGINES = ("none", "transformers", "vllm")
 SAMPLE = 1000
 """People by whom it is told which features say anything, and how long choices are."""
-WHOLE = Part(name="whole")
+WHOLE, AGAIN = Part(name="whole"), Part(name="another seed")
 FORMAT = 2
 """Of what is kept; one more whenever a unit finds something else."""
 
@@ -102,8 +102,9 @@ def command(
 
     Without a part nobody has it: the model learns from prompts that lack it (a LoRA of the same seed, steps and
     people), and the prior is fitted without it, if it knows of it at all. Differences to the whole are paired, with
-    95 % intervals, bootstrapped over people; "tied" means that the interval holds zero. Sensitivity is something else:
-    the whole as it is, while its last line says another person's word or none. What was done before a stop is taken up
+    95 % intervals, bootstrapped over people; "tied" means that the interval holds zero. What another seed of the whole
+    changes is chance, and a part that changes no more may be worth nothing. Sensitivity is something else: the whole as
+    it is, while its last line says another person's word or none. What was done before a stop is taken up
     again when the same is typed.
     """
     if not 0 < held_out < 1 or cases < 1 or steps < 1:
@@ -131,8 +132,9 @@ def command(
         "people": rows["whole"]["people"],
         "settings": trial.asked,
         "whole": rows["whole"],
+        "again": rows.get(AGAIN.name),
         "without": {part.name: rows[f"without {part.name}"] for part in chosen},
-        "sensitivity": {name: one for name, one in rows.items() if not name.startswith((WHOLE.name, "without "))},
+        "sensitivity": {name: rows[name] for name in trial.leanings(chosen)},
         "notes": [
             f"Look number {n_looks} at what was held out here ({LOOKS} has them all).",
             f"Parts looked at: {len(chosen)}. Of those worth nothing, one in twenty seems to be worth something.",
@@ -216,13 +218,21 @@ class Trial:
 
     def units(self, chosen: Iterable[Part]) -> dict[str, partial[dict[str, Any]]]:
         """All that is to be done, by names, in order; each gives places and what else is to be known."""
-        units = {WHOLE.name: partial(self.made, WHOLE)}
-        for part in chosen if self.base else ():
-            if not part.features or set(part.features) - set(self.silent):
-                units |= {f"{part.name} {how}": partial(self.leaning, part, how) for how in part.ways}
+        units = {WHOLE.name: partial(self.made, WHOLE), **self.leanings(chosen)}
         if self.options and not self.trained(WHOLE).is_dir() and not all(self.file(name).is_file() for name in units):
             self.file(WHOLE.name).unlink(missing_ok=True)  # what leans on it needs its weights
+        if self.base and self.options:
+            units[AGAIN.name] = partial(self.made, AGAIN)
         return units | {f"without {part.name}": partial(self.made, part) for part in chosen}
+
+    def leanings(self, chosen: Iterable[Part]) -> dict[str, partial[dict[str, Any]]]:
+        """Those that tell the whole something else; of what it is not told at all there are none, nor of a prior."""
+        return {
+            f"{part.name} {how}": partial(self.leaning, part, how)
+            for part in (chosen if self.base else ())
+            if not part.features or set(part.features) - set(self.silent)
+            for how in part.ways
+        }
 
     def file(self, name: str) -> Path:
         """Keeps what a unit found."""
@@ -285,7 +295,8 @@ class Trial:
             lm = load_adapted(self.base.base, adapter, card.method) if adapter and card else load_model(self.base.base)
             return self.placed(session, adapter, *session.weigh(lm, "model"))
         adapter = self.trained(part)
-        options = replace(self.options, step_tokens=self.step_tokens(session, self.options.step_tokens))
+        seed = self.options.seed + (part is AGAIN)
+        options = replace(self.options, seed=seed, step_tokens=self.step_tokens(session, self.options.step_tokens))
         card, result = session.release(load_model(self.base.base), adapter.name, adapter, options)
         if result.interrupted:
             raise click.Abort

@@ -259,7 +259,8 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
         }
         return {"": clean(name), **values, **against}
 
-    left = [line(f"without {name}", one) for name, one in found["without"].items()]
+    left = [line("whole, another seed", found["again"])] if found["again"] else []
+    left += [line(f"without {name}", one) for name, one in found["without"].items()]
     made = [(title(found), [line("whole", found["whole"]), *left])]
     if found["sensitivity"]:
         rows = [line(name, one) for name, one in found["sensitivity"].items()]

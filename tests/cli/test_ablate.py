@@ -91,6 +91,7 @@ def test_a_prior_misses_the_hour_and_no_device(habits: Path, tmp_path: Path) -> 
     assert lost(found)["part_of_day"] > 0.2
     assert found["without"]["device"]["difference"]["HR@1"] == {"difference": 0, "interval": [0, 0], "tied": True}
     assert found["sensitivity"] == {}, "a prior reads no words"
+    assert found["again"] is None, "and has no seed"
     assert json.loads((tmp_path / "report" / "ablation.json").read_text()) == found
     markdown = (tmp_path / "report" / "ablation.md").read_text()
     assert "| without device | " in markdown
@@ -159,6 +160,8 @@ def test_model_and_prior_miss_what_decides_and_nothing_else(
     assert found["whole"]["HR@1"] > 0.8
     assert set(lost(found)) == {decides}
     assert lost(found)[decides] > 0.2
+    assert found["again"]["difference"]["HR@1"]["tied"]
+    assert found["again"]["nats"] != found["whole"]["nats"], "it was another training"
     if prior == "popularity":  # or the model has had little time to learn
         nats = {name: one["difference"]["nats"] for name, one in found["without"].items()}
         assert nats[decides]["difference"] > 0.1
@@ -206,8 +209,9 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
     monkeypatch.setattr(train_module, "target_losses", stopped)
     assert CliRunner().invoke(main, ["ablate", *quick, "-w", str(workspace)]).exit_code != 0
     told = genrec("ablate", *quick, workspace=workspace)
-    assert len(steps) == 5 + 2 + 6, "the whole goes on behind its fourth step"
+    assert len(steps) == 5 + 2 + 6 + 6, "the whole goes on behind its fourth step"
     assert "Sensitivity alone" in told
+    assert "whole, another seed" in told
     assert "device shuffled" in told
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 EARTH_KM = 6371.0088
 """Mean radius of the earth."""
+FARTHEST_KM = np.pi * EARTH_KM
+"""To the other side of it."""
 Point = tuple[float, float]
 """Degrees north and east."""
 
@@ -29,9 +31,9 @@ def kilometres(latitude: float, longitude: float, other_latitude: float, other_l
 
 def on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """Points of the unit sphere at some degrees north and east; NaN if they are not on earth. Shape ``(3, …)``."""
-    with np.errstate(invalid="ignore"):  # infinite degrees are not on earth
-        north, east = np.radians(np.where(np.abs(latitude) <= 90, latitude, np.nan)), np.radians(longitude)
-        return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)])
+    there = (np.abs(latitude) <= 90) & (np.abs(longitude) <= 180)
+    north, east = (np.radians(np.where(there, degrees, np.nan)) for degrees in (latitude, longitude))
+    return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)])
 
 
 def arc_km(chord: np.ndarray) -> np.ndarray:

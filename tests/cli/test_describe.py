@@ -128,16 +128,17 @@ def test_positions_that_cannot_be_are_counted_and_said() -> None:
         at(0, (2.352, 48.857), "bob"),
         at(2000, (-73.99, 40.75), "bob", "America/New_York"),
         at(4000, (95.0, 13.0), "bob"),
+        at(6000, (139.69, 35.68), "bob", "Asia/Tokyo"),  # swapped, and off the earth
         at(0, berlin, "dan"),
         at(0, (41.9, 12.5), "dan"),
     ]
     found = described(reversed([*flight, *wrong]), size=2)
-    assert found.positions == Positions(n=10, n_off_earth=1, n_nowhere=1, n_turned_round=2, n_jumps=2, n_jumpers=2)
+    assert found.positions == Positions(n=11, n_off_earth=2, n_nowhere=1, n_turned_round=3, n_jumps=2, n_jumpers=2)
     said = "\n".join(found.findings)
     for words in (
-        "1 of 10 positions lie off the earth",
-        "1 of 10 positions are latitude 0, longitude 0",
-        "2 of 10 positions lie far from their time zone and would lie in it with latitude and longitude swapped",
+        "2 of 11 positions lie off the earth",
+        "1 of 11 positions are latitude 0, longitude 0",
+        "3 of 11 positions lie far from their time zone and would lie in it with latitude and longitude swapped",
         "2 times (2 people) somebody got farther than an airliner flies",
     ):
         assert words in said

@@ -10,7 +10,7 @@ import pytest
 from genrec.errors import TrainingError
 from genrec.evaluation.split import split_by_person, split_by_time
 from genrec.events import Event, batch
-from genrec.store import Store
+from genrec.store import Store, log
 
 START, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 
@@ -21,7 +21,11 @@ def stored(folder: Path, *events: Event) -> Store:
     return store
 
 
-def test_what_was_known_at_the_cut_does_not_depend_on_how_much_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_at_once", [20_000, 30])
+def test_what_was_known_at_the_cut_does_not_depend_on_how_much_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_at_once: int
+) -> None:
+    monkeypatch.setattr(log, "_BATCH", n_at_once)
     busy = [Event(user_id="later", item_id="x", at=START)]
     busy += [Event(user_id="later", item_id=f"n{i % 7}", at=START + (1 + i) * DAY) for i in range(99)]
     busy += [Event(user_id="later", item_id="x", at=START + 100 * DAY)]

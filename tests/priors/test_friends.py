@@ -70,6 +70,10 @@ def test_a_community_is_one_more_friend() -> None:
     )
     assert scores(among, "u5", 20)[3] == 0, "rice was later"
     assert not scores(among, "cy", 50).any(), "who knows nobody"
+    other_order = Friends(half_life_days=1e6, community=3.0)
+    other_order.relate([batch("edges", edges[::-1])])
+    other_order.fit(CATALOG, [batch("events", EVENTS[::-1])])
+    np.testing.assert_allclose(scores(other_order, "u5", 50), scores(among, "u5", 50))
     again = fitted(*edges, half_life_days=1e6, community=3.0)
     restored = Friends(half_life_days=1e6, community=3.0)
     restored.relate([batch("edges", edges)])

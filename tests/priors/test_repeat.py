@@ -116,12 +116,23 @@ def test_where_the_person_is_decides_between_habits_if_it_is_to_count() -> None:
         return float(likely[BEER] - likely[COFFEE])
 
     assert beer("pub", place=True) > beer(None, place=True) + 0.1 > beer("office", place=True) + 0.2
-    assert beer("beach", place=True) == beer("moon", place=True), (
-        "nobody was there: unlike all others, as any new place"
-    )
     assert beer("", place=True) == beer(None, place=True)
     assert beer("pub") == beer("office") == beer("pub", place=False)
     assert beer("pub", place=True, without=("place",)) == beer(None, place=True)
+
+
+def test_a_place_that_came_after_fitting_is_like_itself_alone() -> None:
+    places = ("office", "office", "office", "pub", "beach", "beach")
+    own = [
+        Event(user_id="ann", item_id="beer" if place != "office" else "coffee", at=at(n), context=Context(place=place))
+        for n, place in enumerate(places)
+    ]
+    prior = unfitted(own[:4], place=True)
+    history = History(user_id="ann", user=None, at=at(11), moments=moments(own))
+    likely = [prior.log_mass(history, Context(place=there)) for there in ("beach", None, "moon", "office")]
+    beach, unknown, moon, office = (float(one[BEER] - one[COFFEE]) for one in likely)
+    assert beach > unknown + 0.1 > moon + 0.1, "where nobody was is known to be another place"
+    assert moon > office + 0.1
 
 
 def test_the_weights_find_out_whether_places_decide_also_in_a_blend() -> None:

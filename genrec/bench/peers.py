@@ -212,8 +212,7 @@ class _Offline:
         titles = [f" {text}{SEPARATOR}" for text in self.item_id]
         params = SamplingParams(
             n=n,
-            temperature=1.0,
-            seed=0,
+            temperature=1.0,  # by the engine's seed: on CPUs vLLM 0.32 ends at a request's own, where a prompt is split
             max_tokens=max(map(len, titles)),  # a title may be spelled in other tokens than its usual ones
             structured_outputs=StructuredOutputsParams(choice=titles),
         )

@@ -88,6 +88,7 @@ def _serve(plan: Plan, book: Book, model: str | None, in_server: str, outside: s
         with book.attempt(outside), opened(plan, **overrides) as (workspace, _):
             remote = workspace.engine("vllm-server")
             assert remote is not None
+            remote.prompt_tail = engine.prompt_tail  # or their prompts may differ by a line break, and so their lists
             with closing(remote):
                 recommender = with_scoring(workspace, "vllm-server", "fused")
                 recommender.max_tokens = window

@@ -69,7 +69,9 @@ class Friends(Scored):
         """What each friend took of late, on average. Shape ``(n_items,)``, float64."""
         log, friends = self._log, self._friends.get(past.person, {})
         whole = sum(friends.values())
-        heard = [(np.arange(log.first[one], log.first[one + 1]), weight) for one, weight in friends.items()]
+        heard: list[tuple[slice | np.ndarray, float]] = [
+            (slice(int(log.first[one]), int(log.first[one + 1])), weight) for one, weight in friends.items()
+        ]
         if friends and self.community:
             events, n_members = self._communities.around(past.person)
             heard.append((events[log.user[events] != past.person], self.community / max(n_members - 1, 1)))
@@ -128,8 +130,6 @@ class Communities:
         return cls(of=of, size=np.array([len(some) for some in found], np.int64), events=events, first=first)
 
     def around(self, person: int) -> tuple[np.ndarray, int]:
-        """The events of a person's community, and how many people it has; of who is in none, nothing."""
+        """The events of the community of a person who knows somebody, and how many people it has."""
         number = int(self.of[person])
-        if number < 0:
-            return self.events[:0], 0
         return self.events[self.first[number] : self.first[number + 1]], int(self.size[number])

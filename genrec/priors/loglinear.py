@@ -172,6 +172,12 @@ class Popular:
         least: np.ndarray = np.maximum(counts, 0.0)  # sums of fractions leave traces below 0
         return least
 
+    def relative(self, past: Past) -> np.ndarray:
+        """Log popularity before a choice, the person's own events left out; 0 is the mean. Shape ``(n_items,)``."""
+        counts = self.counts(past.now, without=past.person) + 0.5
+        found: np.ndarray = np.log(counts * (self._n_items / counts.sum()))
+        return found
+
     def _change(self, old: int, new: int) -> np.ndarray:
         """What counting up to another event changes. Shape ``(n_items,)``, float64."""
         some = slice(min(old, new), max(old, new))

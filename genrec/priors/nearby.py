@@ -45,7 +45,6 @@ class Nearby(LogLinear):
         """How near it is to here and to own places, popularity, had, last, being nowhere. Shape ``(7, n_items)``."""
         n = self._n_items
         rows = past.rows[past.rows < n]
-        popularity = self._popular.counts(past.now, without=past.person) + 0.5
         had, last = np.zeros(n), np.zeros(n)
         had[rows], last[rows[-1:]] = 1, 1
         own = rows[self._somewhere[rows]][-self.n_last :]
@@ -57,7 +56,7 @@ class Nearby(LogLinear):
             [
                 near_here,
                 near_own,
-                np.log(popularity * (n / popularity.sum())),
+                self._popular.relative(past),
                 had,
                 last,
                 had * near_here,

@@ -71,8 +71,7 @@ class Repeat(LogLinear):
         """Features of every item, `FEATURES`. Shape ``(n_features, n_items)``, float64."""
         n = self._n_items
         found = np.zeros((len(FEATURES), n))
-        popularity = self._popular.counts(past.now, without=past.person) + 0.5
-        found[_NUMBER["popular"]] = np.log(popularity * (n / popularity.sum()))
+        found[_NUMBER["popular"]] = self._popular.relative(past)
         known = past.rows < n
         rows, at, local = past.rows[known], past.at[known], past.local[known]
         if not len(rows):

@@ -36,9 +36,8 @@ class Scored(LogLinear):
         """The score and what stands beside it. Shape ``(5, n_items)``, float64."""
         n = self._n_items
         scores = self._scores(past)
-        popularity = self._popular.counts(past.now, without=past.person) + 0.5
         had, last = np.zeros(n), np.zeros(n)
         had[past.rows[past.rows < n]] = 1
         last[[row for row in past.rows[-1:] if row < n]] = 1
         log_score = np.log1p(np.maximum(scores, 0) / _LEAST)
-        return np.stack([scores, log_score, np.log(popularity * (n / popularity.sum())), had, last])
+        return np.stack([scores, log_score, self._popular.relative(past), had, last])
